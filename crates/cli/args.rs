@@ -1,0 +1,124 @@
+//! What can be typed. Definitions only.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use limbic_data::{Source, Split};
+
+#[derive(Parser)]
+#[command(name = "limbic", version, about, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Make or import data
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Train what a recipe describes, from its last checkpoint if there is one
+    Train(TrainArgs),
+    /// Score a finished run on a split
+    Eval(EvalArgs),
+    /// Ask a finished run about one clip
+    Infer(InferArgs),
+    /// Copy a finished run's artifact: PEFT adapter, projectors, class head
+    Export(ExportArgs),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DataCommand {
+    /// Synthesise clips with a face, a voice and words, from which emotions can be learnt
+    Synth(SynthArgs),
+    /// Write the manifest of a corpus in its published layout
+    Import(ImportArgs),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct SynthArgs {
+    /// Folder to make
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Number of clips
+    #[arg(long, default_value_t = 480)]
+    pub(crate) clips: usize,
+    /// Names every random draw
+    #[arg(long, default_value_t = 7)]
+    pub(crate) seed: u64,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ImportArgs {
+    /// The corpus: emodb or crema-d
+    pub(crate) corpus: Source,
+    /// Folder of the corpus, as its publisher lays it out
+    #[arg(long)]
+    pub(crate) from: PathBuf,
+    /// Folder for manifest.jsonl
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct TrainArgs {
+    /// The recipe
+    pub(crate) recipe: PathBuf,
+    /// Changes to the recipe, for example train.steps=100 or inputs=[audio]
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// cpu (a replica a core), cpu:2 (two replicas), cuda:0,1 or wgpu, where built in
+    #[arg(long, default_value = "cpu")]
+    pub(crate) devices: String,
+    /// Delete what the run has done so far and start over
+    #[arg(long)]
+    pub(crate) restart: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct EvalArgs {
+    /// A finished run, by folder or by name below runs/, or an exported artifact
+    pub(crate) run: PathBuf,
+    /// The split: train, validation or test
+    #[arg(long, default_value = "test")]
+    pub(crate) split: Split,
+    /// A manifest other than the run's own
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    /// Largest share of clips that may be unusable
+    #[arg(long, default_value_t = 0.01)]
+    pub(crate) max_bad: f64,
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// As for train
+    #[arg(long, default_value = "cpu")]
+    pub(crate) devices: String,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct InferArgs {
+    /// A finished run, by folder or by name below runs/, or an exported artifact
+    pub(crate) run: PathBuf,
+    /// A video or audio file
+    #[arg(long)]
+    pub(crate) clip: PathBuf,
+    /// What is said in it
+    #[arg(long)]
+    pub(crate) transcript: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// As for train
+    #[arg(long, default_value = "cpu")]
+    pub(crate) devices: String,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ExportArgs {
+    /// A finished run, by folder or by name below runs/
+    pub(crate) run: PathBuf,
+    /// Folder to make
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}

@@ -1,0 +1,89 @@
+use std::fmt::Write;
+
+use anyhow::Context;
+use limbic_eval::{Scores, table};
+use limbic_train::{Model, SplitScores};
+use serde_json::{Value, json};
+
+use crate::args::EvalArgs;
+use crate::device;
+
+pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
+    let model = Model::open(&args.run, &device::parse(&args.devices)?)?;
+    let scores = model.score(args.data.as_deref(), args.split, args.max_bad, &|line| eprintln!("{line}"))?;
+    let summary = summary(&scores);
+    if let Some(run) = &model.run {
+        let folder = run.path(&format!("eval/{}", args.split));
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let mut predictions = String::new();
+        for prediction in &scores.predictions {
+            writeln!(predictions, "{}", serde_json::to_string(prediction)?)?;
+        }
+        run.write_file(&format!("eval/{}/predictions.jsonl", args.split), &predictions)?;
+        run.write_file(
+            &format!("eval/{}/scores.json", args.split),
+            &(serde_json::to_string_pretty(&scores)? + "\n"),
+        )?;
+    }
+    if args.json {
+        println!("{summary}");
+    } else {
+        print!("{}", report(&scores));
+        if let Some(run) = &model.run {
+            println!("\nanswers and scores: {}", run.path(&format!("eval/{}", args.split)).display());
+        }
+    }
+    Ok(())
+}
+
+fn summary(scores: &SplitScores) -> Value {
+    let of = |scores: &Scores| {
+        json!({
+            "n": scores.n,
+            "accuracy": scores.accuracy,
+            "uar": scores.uar,
+            "weighted_f1": scores.weighted_f1,
+            "macro_f1": scores.macro_f1,
+            "unparsed_rate": scores.unparsed_rate,
+        })
+    };
+    json!({
+        "split": scores.split,
+        "n": scores.n,
+        "quarantined": scores.quarantined,
+        "text": of(&scores.text),
+        "head": scores.head.as_ref().map(of),
+        "majority": of(&scores.majority),
+        "interval95": scores.interval,
+    })
+}
+
+fn report(scores: &SplitScores) -> String {
+    let mut lines = format!(
+        "split {}: {} clips scored, {} quarantined\n\n{:<18} {:>8} {:>8} {:>8} {:>8} {:>9}\n",
+        scores.split, scores.n, scores.quarantined, "", "accuracy", "uar", "w-f1", "macro-f1", "unparsed"
+    );
+    let rows = [
+        ("generated text", Some(&scores.text)),
+        ("class head", scores.head.as_ref()),
+        ("majority baseline", Some(&scores.majority)),
+    ];
+    for (name, scores) in rows {
+        if let Some(s) = scores {
+            lines += &format!(
+                "{name:<18} {:>8.4} {:>8.4} {:>8.4} {:>8.4} {:>9.4}\n",
+                s.accuracy, s.uar, s.weighted_f1, s.macro_f1, s.unparsed_rate
+            );
+        }
+    }
+    let interval = &scores.interval;
+    lines += &format!(
+        "\n95 % interval of the generated text: accuracy {:.4} to {:.4}, uar {:.4} to {:.4}\n\ngenerated text:\n{}",
+        interval.accuracy.low,
+        interval.accuracy.high,
+        interval.uar.low,
+        interval.uar.high,
+        table(&scores.text)
+    );
+    lines
+}

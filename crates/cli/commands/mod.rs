@@ -1,0 +1,8 @@
+//! One command a file.
+
+pub(crate) mod eval;
+pub(crate) mod export;
+pub(crate) mod import;
+pub(crate) mod infer;
+pub(crate) mod synth;
+pub(crate) mod train;

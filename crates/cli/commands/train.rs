@@ -1,0 +1,29 @@
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use limbic_train::RunDir;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::args::TrainArgs;
+use crate::device;
+
+pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
+    let devices = device::parse(&args.devices)?;
+    let recipe = limbic_train::read_recipe(&args.recipe, &args.overrides)?;
+    if args.restart {
+        let root = RunDir::of(&recipe).root().to_path_buf();
+        if root.is_dir() {
+            std::fs::remove_dir_all(&root).with_context(|| format!("cannot delete {}", root.display()))?;
+        }
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // A second signal ends the program at once: the first may be waiting for a long step.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let run = limbic_train::train(recipe, &devices, &stop, &|line| eprintln!("{line}"))?;
+    println!("{}", run.path("final").display());
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! The command line: parse, run, print the error once, choose the exit code.
+//!
+//! Commands parse and print; the libraries do the work. This is also the only place that names a backend.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "commands print; libraries do not"
+)]
+
+mod args;
+mod commands;
+mod device;
+
+use std::process::ExitCode;
+
+use args::{Args, Command, DataCommand};
+use clap::Parser;
+use limbic_data::DataError;
+use limbic_train::RunError;
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Data(DataCommand::Synth(args)) => commands::synth::run(&args),
+        Command::Data(DataCommand::Import(args)) => commands::import::run(&args),
+        Command::Train(args) => commands::train::run(&args),
+        Command::Eval(args) => commands::eval::run(&args),
+        Command::Infer(args) => commands::infer::run(&args),
+        Command::Export(args) => commands::export::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// 2 the recipe, 3 the data, 5 diverged, 130 interrupted and saved, 1 anything else. docs/cli.md lists them.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<RunError>() {
+        return match error {
+            RunError::Recipe(_) => 2,
+            RunError::Data(_) => 3,
+            RunError::Diverged(_) => 5,
+            RunError::Interrupted { .. } => 130,
+        };
+    }
+    if error.downcast_ref::<DataError>().is_some() {
+        3
+    } else {
+        1
+    }
+}

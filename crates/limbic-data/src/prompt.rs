@@ -1,0 +1,515 @@
+//! The one place where a clip, an instruction and an answer become token ids.
+//!
+//! Training, evaluation and chat all compile here, so what a model is asked is what it was taught. A template is a
+//! list of lines; a line that names a medium or the transcript is left out where the clip has none, so that
+//! nothing stands for what is not there. Media are slots of a known number of positions, not tokens. The prompt
+//! ends where the answer begins, and the answer (with its end token) is all that is supervised.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Clip, DataError, TextTokenizer};
+
+/// What is asked about a clip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// One emotion of a closed set. The answer is its name.
+    Emotion,
+    /// Evidence, then the emotion. The answer is the clip's `reason`.
+    Reason,
+    /// What is seen and heard. The answer is made of the clip's `seen` and `heard`.
+    Describe,
+}
+
+/// A template and the instructions for each task, as configs/prompts/*.yaml holds them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptConfig {
+    /// Lines of the prompt. `{instruction}` must occur; `{transcript}` and the placeholders of the recipe's media may.
+    pub template: Vec<String>,
+    /// Wordings of each task; training draws one, evaluation takes the first. `{labels}` lists the label set.
+    pub instructions: BTreeMap<Task, Vec<String>>,
+}
+
+/// A medium's place in a prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Name of the input.
+    pub input: String,
+    /// The text that stands for it in the template, for example `<video>`.
+    pub placeholder: String,
+    /// How many positions it takes.
+    pub tokens: usize,
+}
+
+/// A stretch of a compiled prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Segment {
+    /// Token ids.
+    Text(Vec<u32>),
+    /// The slot of input number `input`, which takes `tokens` positions.
+    Media {
+        /// Index into the compiler's slots.
+        input: usize,
+        /// Number of positions.
+        tokens: usize,
+    },
+}
+
+/// A prompt ready for the model: what it sees, and what it is to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// The prompt, the begin token first.
+    pub prompt: Vec<Segment>,
+    /// The supervised ids that follow, the end token last; empty when there is no answer to learn.
+    pub answer: Vec<u32>,
+}
+
+impl Compiled {
+    /// Positions of the prompt.
+    pub fn prompt_length(&self) -> usize {
+        let length = |segment: &Segment| match segment {
+            Segment::Text(ids) => ids.len(),
+            Segment::Media { tokens, .. } => *tokens,
+        };
+        self.prompt.iter().map(length).sum()
+    }
+
+    /// Positions of prompt and answer.
+    pub fn length(&self) -> usize {
+        self.prompt_length() + self.answer.len()
+    }
+}
+
+/// One question about one clip.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn<'a> {
+    /// What is asked.
+    pub instruction: &'a str,
+    /// What is said in the clip, if known and used.
+    pub transcript: Option<&'a str>,
+    /// The answer to learn; `None` to have one generated.
+    pub answer: Option<&'a str>,
+}
+
+/// Compiles turns for one set of inputs.
+#[derive(Debug, Clone)]
+pub struct PromptCompiler {
+    config: PromptConfig,
+    slots: Vec<Slot>,
+    labels: String,
+}
+
+const TRANSCRIPT: &str = "{transcript}";
+const INSTRUCTION: &str = "{instruction}";
+
+impl PromptConfig {
+    /// Reads a prompt file.
+    ///
+    /// # Errors
+    /// An unreadable file, bad YAML, an unknown key.
+    pub fn read(path: &Path) -> Result<Self, DataError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| DataError::io("read the prompts", path, error))?;
+        serde_yaml::from_str(&text)
+            .map_err(|error| prompt_error(format!("`{}`: {error}", path.display())))
+    }
+}
+
+impl PromptCompiler {
+    /// A compiler for the inputs in `slots` and the label names `labels`.
+    ///
+    /// # Errors
+    /// A template without `{instruction}`, or in which a placeholder is missing, stands twice, or hides in another;
+    /// a task without a wording.
+    pub fn new(config: PromptConfig, slots: Vec<Slot>, labels: &[&str]) -> Result<Self, DataError> {
+        let text = config.template.join("\n");
+        let occurrences = |what: &str| text.matches(what).count();
+        if occurrences(INSTRUCTION) != 1 {
+            return Err(prompt_error(format!(
+                "the template holds {INSTRUCTION} {} times, wanted once",
+                occurrences(INSTRUCTION)
+            )));
+        }
+        for slot in &slots {
+            if slot.placeholder.trim().is_empty() {
+                return Err(prompt_error(format!(
+                    "input `{}` has an empty placeholder",
+                    slot.input
+                )));
+            }
+            if occurrences(&slot.placeholder) != 1 {
+                return Err(prompt_error(format!(
+                    "the template holds `{}` of input `{}` {} times, wanted once; name it in one line of the template",
+                    slot.placeholder,
+                    slot.input,
+                    occurrences(&slot.placeholder)
+                )));
+            }
+            if let Some(other) = slots.iter().find(|other| {
+                other.input != slot.input && other.placeholder.contains(&slot.placeholder)
+            }) {
+                return Err(prompt_error(format!(
+                    "the placeholders `{}` of `{}` and `{}` of `{}` overlap; give each input one of its own",
+                    slot.placeholder, slot.input, other.placeholder, other.input
+                )));
+            }
+        }
+        if let Some((task, _)) = config
+            .instructions
+            .iter()
+            .find(|(_, wordings)| wordings.is_empty())
+        {
+            return Err(prompt_error(format!(
+                "task {task:?} has no wording in `instructions`"
+            )));
+        }
+        Ok(Self {
+            config,
+            slots,
+            labels: labels.join(", "),
+        })
+    }
+
+    /// The inputs, in the order of the indices in [`Segment::Media`].
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// The wordings of `task`, the labels filled in.
+    ///
+    /// # Errors
+    /// When the prompt file has none.
+    pub fn instructions(&self, task: Task) -> Result<Vec<String>, DataError> {
+        let wordings = self.config.instructions.get(&task).ok_or_else(|| {
+            prompt_error(format!(
+                "no wording for task {task:?} in `instructions`; add one to the prompt file"
+            ))
+        })?;
+        Ok(wordings
+            .iter()
+            .map(|wording| wording.replace("{labels}", &self.labels))
+            .collect())
+    }
+
+    /// Every text a tokenizer should know before it meets a clip: the template and all wordings.
+    pub fn texts(&self) -> Vec<String> {
+        let wordings = self.config.instructions.values().flatten();
+        let filled = wordings.map(|wording| wording.replace("{labels}", &self.labels));
+        self.config.template.iter().cloned().chain(filled).collect()
+    }
+
+    /// Compiles one turn for a clip that has the inputs marked in `present`, one mark a slot.
+    ///
+    /// # Errors
+    /// Media that do not match the slots: an instruction, transcript or answer that spells a placeholder, or marks that are not one a slot.
+    pub fn compile(
+        &self,
+        turn: &Turn,
+        present: &[bool],
+        tokenizer: &TextTokenizer,
+    ) -> Result<Compiled, DataError> {
+        if present.len() != self.slots.len() {
+            return Err(prompt_error(format!(
+                "media for {} inputs, but the prompt has {} slots",
+                present.len(),
+                self.slots.len()
+            )));
+        }
+        self.refuse_placeholders("the instruction", turn.instruction)?;
+        for (what, text) in [
+            ("the transcript", turn.transcript),
+            ("the answer", turn.answer),
+        ] {
+            self.refuse_placeholders(what, text.unwrap_or_default())?;
+        }
+        let mut prompt = vec![Segment::Text(vec![tokenizer.bos])];
+        let mut text = String::new();
+        let mut lines = self
+            .config
+            .template
+            .iter()
+            .filter(|line| self.is_shown(line, turn, present))
+            .peekable();
+        while let Some(line) = lines.next() {
+            let mut rest = line.as_str();
+            while let Some((start, index)) = self.first_slot(rest) {
+                let slot = &self.slots[index];
+                text.push_str(&fill(&rest[..start], turn));
+                flush(&mut text, &mut prompt, tokenizer)?;
+                prompt.push(Segment::Media {
+                    input: index,
+                    tokens: slot.tokens,
+                });
+                rest = &rest[start + slot.placeholder.len()..];
+            }
+            text.push_str(&fill(rest, turn));
+            if lines.peek().is_some() {
+                text.push('\n');
+            }
+        }
+        flush(&mut text, &mut prompt, tokenizer)?;
+        let answer = match turn.answer {
+            None => Vec::new(),
+            // The space keeps the answer's first word the token it is inside a sentence.
+            Some(answer) => {
+                let mut ids = tokenizer.encode(&format!(" {}", answer.trim()))?;
+                ids.push(tokenizer.eos);
+                ids
+            }
+        };
+        Ok(Compiled { prompt, answer })
+    }
+
+    fn refuse_placeholders(&self, what: &str, text: &str) -> Result<(), DataError> {
+        match self
+            .slots
+            .iter()
+            .find(|slot| text.contains(&slot.placeholder))
+        {
+            None => Ok(()),
+            Some(slot) => Err(prompt_error(format!(
+                "{what} spells `{}`, the placeholder of input `{}`: media stand where the template says; \
+                 take it out of {text:?}",
+                slot.placeholder, slot.input
+            ))),
+        }
+    }
+
+    fn is_shown(&self, line: &str, turn: &Turn, present: &[bool]) -> bool {
+        let media = self
+            .slots
+            .iter()
+            .zip(present)
+            .all(|(slot, present)| *present || !line.contains(&slot.placeholder));
+        media && (turn.transcript.is_some() || !line.contains(TRANSCRIPT))
+    }
+
+    fn first_slot(&self, text: &str) -> Option<(usize, usize)> {
+        let places = self.slots.iter().enumerate();
+        places
+            .filter_map(|(index, slot)| Some((text.find(&slot.placeholder)?, index)))
+            .min()
+    }
+}
+
+/// Fills `{instruction}` and `{transcript}` in one pass, so that a transcript which spells `{instruction}` stays text.
+fn fill(line: &str, turn: &Turn) -> String {
+    let mut filled = String::new();
+    let mut rest = line;
+    loop {
+        let next = [
+            (INSTRUCTION, turn.instruction),
+            (TRANSCRIPT, turn.transcript.unwrap_or_default()),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((rest.find(name)?, name, value)))
+        .min_by_key(|(start, ..)| *start);
+        let Some((start, name, value)) = next else {
+            filled.push_str(rest);
+            return filled;
+        };
+        filled.push_str(&rest[..start]);
+        filled.push_str(value.trim());
+        rest = &rest[start + name.len()..];
+    }
+}
+
+fn flush(
+    text: &mut String,
+    prompt: &mut Vec<Segment>,
+    tokenizer: &TextTokenizer,
+) -> Result<(), DataError> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let ids = tokenizer.encode(text)?;
+    text.clear();
+    match prompt.last_mut() {
+        Some(Segment::Text(last)) => last.extend(ids),
+        _ => prompt.push(Segment::Text(ids)),
+    }
+    Ok(())
+}
+
+/// The answer that `clip` gives to `task`, or `None` where it has none.
+pub fn answer(task: Task, clip: &Clip, label: Option<&str>) -> Option<String> {
+    match task {
+        Task::Emotion => label.map(str::to_owned),
+        Task::Reason => clip.reason.clone(),
+        Task::Describe => {
+            let seen = clip.seen.as_ref().map(|seen| format!("Face: {seen}."));
+            let heard = clip.heard.as_ref().map(|heard| format!("Voice: {heard}."));
+            let parts: Vec<String> = seen.into_iter().chain(heard).collect();
+            (!parts.is_empty()).then(|| parts.join(" "))
+        }
+    }
+}
+
+fn prompt_error(detail: String) -> DataError {
+    DataError::Prompt { detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokenizer() -> TextTokenizer {
+        TextTokenizer::train(
+            &["Face Voice Words which of happy sad Answer".to_string()],
+            300,
+        )
+        .unwrap()
+    }
+
+    fn config() -> PromptConfig {
+        PromptConfig {
+            template: [
+                "Face: <video>",
+                "Voice: <audio>",
+                "Words: {transcript}",
+                "{instruction}",
+                "Answer:",
+            ]
+            .map(String::from)
+            .to_vec(),
+            instructions: [(Task::Emotion, vec!["Which of {labels}?".to_string()])].into(),
+        }
+    }
+
+    fn slot(input: &str, tokens: usize) -> Slot {
+        Slot {
+            input: input.into(),
+            placeholder: format!("<{input}>"),
+            tokens,
+        }
+    }
+
+    fn compiler() -> PromptCompiler {
+        PromptCompiler::new(
+            config(),
+            vec![slot("video", 4), slot("audio", 2)],
+            &["happy", "sad"],
+        )
+        .unwrap()
+    }
+
+    fn show(compiled: &Compiled, tokenizer: &TextTokenizer) -> String {
+        let show = |segment: &Segment| match segment {
+            Segment::Text(ids) => tokenizer.decode(ids).unwrap(),
+            Segment::Media { input, tokens } => format!("[{input}x{tokens}]"),
+        };
+        compiled.prompt.iter().map(show).collect()
+    }
+
+    #[test]
+    fn a_full_turn_reads_as_written() {
+        let (compiler, tokenizer) = (compiler(), tokenizer());
+        let instruction = compiler.instructions(Task::Emotion).unwrap().remove(0);
+        let turn = Turn {
+            instruction: &instruction,
+            transcript: Some(" I won! "),
+            answer: Some("happy"),
+        };
+        let compiled = compiler.compile(&turn, &[true, true], &tokenizer).unwrap();
+        assert_eq!(
+            show(&compiled, &tokenizer),
+            "Face: [0x4]\nVoice: [1x2]\nWords: I won!\nWhich of happy, sad?\nAnswer:"
+        );
+        assert_eq!(tokenizer.decode(&compiled.answer).unwrap(), " happy");
+        assert_eq!(compiled.answer.last(), Some(&tokenizer.eos));
+        assert_eq!(
+            compiled.length(),
+            compiled.prompt_length() + compiled.answer.len()
+        );
+        let asked = Turn {
+            answer: None,
+            ..turn
+        };
+        assert_eq!(
+            compiler
+                .compile(&asked, &[true, true], &tokenizer)
+                .unwrap()
+                .prompt,
+            compiled.prompt
+        );
+    }
+
+    #[test]
+    fn an_absent_medium_takes_its_line_with_it() {
+        let (compiler, tokenizer) = (compiler(), tokenizer());
+        let turn = Turn {
+            instruction: "Why?",
+            transcript: None,
+            answer: None,
+        };
+        let compiled = compiler.compile(&turn, &[false, true], &tokenizer).unwrap();
+        assert_eq!(show(&compiled, &tokenizer), "Voice: [1x2]\nWhy?\nAnswer:");
+        assert!(compiled.answer.is_empty());
+    }
+
+    #[test]
+    fn media_that_do_not_match_the_slots_are_refused() {
+        let (compiler, tokenizer) = (compiler(), tokenizer());
+        let turn = Turn {
+            instruction: "Look at <video>",
+            transcript: None,
+            answer: None,
+        };
+        let message = compiler
+            .compile(&turn, &[true, true], &tokenizer)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("`<video>`") && message.contains("instruction"),
+            "{message}"
+        );
+        let turn = Turn {
+            instruction: "Why?",
+            ..turn
+        };
+        assert!(compiler.compile(&turn, &[true], &tokenizer).is_err());
+    }
+
+    #[test]
+    fn a_transcript_cannot_act_as_a_template() {
+        let (compiler, tokenizer) = (compiler(), tokenizer());
+        let turn = Turn {
+            instruction: "Why?",
+            transcript: Some("{instruction} </s>"),
+            answer: None,
+        };
+        let compiled = compiler
+            .compile(&turn, &[false, false], &tokenizer)
+            .unwrap();
+        assert_eq!(
+            show(&compiled, &tokenizer),
+            "Words: {instruction} </s>\nWhy?\nAnswer:"
+        );
+    }
+
+    #[test]
+    fn unusable_templates_are_refused() {
+        let build = |template: &[&str], slots: Vec<Slot>| {
+            let template = template.iter().map(|line| line.to_string()).collect();
+            PromptCompiler::new(
+                PromptConfig {
+                    template,
+                    ..config()
+                },
+                slots,
+                &[],
+            )
+            .unwrap_err()
+            .to_string()
+        };
+        assert!(build(&["Answer:"], vec![]).contains("{instruction}"));
+        assert!(build(&["{instruction}"], vec![slot("video", 1)]).contains("0 times"));
+        assert!(
+            build(&["<audio> <audio> {instruction}"], vec![slot("audio", 1)]).contains("2 times")
+        );
+    }
+}

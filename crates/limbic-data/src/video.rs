@@ -1,0 +1,338 @@
+//! A few square pictures of a clip. They are chosen by time, never by index, because frame rates vary within files; pixels stay
+//! `u8`, because normalisation belongs to the encoder.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use ffmpeg_next as ffmpeg;
+
+use ffmpeg::codec::packet::side_data::Type as SideData;
+use ffmpeg::media::Type;
+use ffmpeg::util::frame::video::Video;
+use serde::{Deserialize, Serialize};
+
+use crate::clip::Span;
+use crate::error::{DataError, Reason};
+use crate::faces::FaceDetector;
+use crate::media::{MAX_DIMENSION, Media, Window};
+use crate::picture::{Picture, quarter_turns};
+
+/// Square RGB pictures of one clip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frames {
+    /// Number of pictures.
+    pub count: usize,
+    /// Width and height in pixels.
+    pub size: usize,
+    /// In how many pictures [`Crop::Face`] found a face; the others borrow the nearest one's place. 0: every picture is a
+    /// centre square, or no face was asked for.
+    pub faces_found: usize,
+    /// `[count, size, size, 3]`.
+    pub data: Vec<u8>,
+}
+
+impl Frames {
+    /// The picture at `index`, `[size, size, 3]`.
+    pub fn picture(&self, index: usize) -> &[u8] {
+        let length = self.size * self.size * 3;
+        &self.data[index * length..(index + 1) * length]
+    }
+}
+
+/// Which moments of the span are shown. In YAML `{kind: uniform, count: 4}`, `{kind: first}` or `{kind: middle}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "FrameSamplerKeys", into = "FrameSamplerKeys")]
+pub enum FrameSampler {
+    /// The centres of `count` equal parts of the span.
+    Uniform {
+        /// Number of pictures, from 1 to 256.
+        count: usize,
+    },
+    /// The first picture of the span.
+    First,
+    /// The picture at the middle of the span.
+    Middle,
+}
+
+impl FrameSampler {
+    /// How many pictures it yields.
+    pub fn count(&self) -> usize {
+        match self {
+            FrameSampler::Uniform { count } => *count,
+            FrameSampler::First | FrameSampler::Middle => 1,
+        }
+    }
+
+    /// The moments, in seconds, in ascending order.
+    fn times(&self, window: Window) -> Vec<f64> {
+        let at = |share: f64| window.start + share * (window.end - window.start);
+        match self {
+            FrameSampler::Uniform { count } => (0..*count)
+                .map(|index| at((index as f64 + 0.5) / *count as f64))
+                .collect(),
+            FrameSampler::First => vec![window.start],
+            FrameSampler::Middle => vec![at(0.5)],
+        }
+    }
+}
+
+/// Which part of a picture is kept. In YAML `{kind: squash}`, `{kind: center_square}` or `{kind: face, margin: 0.3}`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "CropKeys", into = "CropKeys")]
+pub enum Crop {
+    /// All of it; the aspect ratio is lost.
+    Squash,
+    /// The largest square in the middle.
+    CenterSquare,
+    /// A square around the largest face. A picture without a face takes the place found in the nearest one that has a face; if
+    /// none has, every picture is cut as by [`Crop::CenterSquare`] and [`Frames::faces_found`] is 0.
+    Face {
+        /// What is kept around the face on each side, as a share of the face's side, from 0 to 2.
+        margin: f32,
+    },
+}
+
+// Serde ignores stray keys beside the tag of a variant without fields, so the keys are read into a strict struct first.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FrameSamplerKeys {
+    kind: FrameSamplerKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    count: Option<usize>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FrameSamplerKind {
+    Uniform,
+    First,
+    Middle,
+}
+
+impl TryFrom<FrameSamplerKeys> for FrameSampler {
+    type Error = String;
+
+    fn try_from(keys: FrameSamplerKeys) -> Result<Self, String> {
+        match (keys.kind, keys.count) {
+            (FrameSamplerKind::Uniform, Some(count @ 1..=256)) => {
+                Ok(FrameSampler::Uniform { count })
+            }
+            (FrameSamplerKind::Uniform, Some(count)) => {
+                Err(format!("`count` is {count}: wanted 1 to 256 frames"))
+            }
+            (FrameSamplerKind::Uniform, None) => {
+                Err("`kind: uniform` needs `count`, the number of frames".to_owned())
+            }
+            (FrameSamplerKind::First, None) => Ok(FrameSampler::First),
+            (FrameSamplerKind::Middle, None) => Ok(FrameSampler::Middle),
+            (_, Some(_)) => Err("`count` belongs to `kind: uniform` only; remove it".to_owned()),
+        }
+    }
+}
+
+impl From<FrameSampler> for FrameSamplerKeys {
+    fn from(sampler: FrameSampler) -> Self {
+        let (kind, count) = match sampler {
+            FrameSampler::Uniform { count } => (FrameSamplerKind::Uniform, Some(count)),
+            FrameSampler::First => (FrameSamplerKind::First, None),
+            FrameSampler::Middle => (FrameSamplerKind::Middle, None),
+        };
+        FrameSamplerKeys { kind, count }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CropKeys {
+    kind: CropKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    margin: Option<f32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum CropKind {
+    Squash,
+    CenterSquare,
+    Face,
+}
+
+impl TryFrom<CropKeys> for Crop {
+    type Error = String;
+
+    fn try_from(keys: CropKeys) -> Result<Self, String> {
+        match (keys.kind, keys.margin) {
+            (CropKind::Squash, None) => Ok(Crop::Squash),
+            (CropKind::CenterSquare, None) => Ok(Crop::CenterSquare),
+            (CropKind::Face, Some(margin)) if (0.0..=2.0).contains(&margin) => {
+                Ok(Crop::Face { margin })
+            }
+            (CropKind::Face, Some(margin)) => {
+                Err(format!("`margin` is {margin}: wanted a share from 0 to 2"))
+            }
+            (CropKind::Face, None) => {
+                Err("`kind: face` needs `margin`, for example 0.3".to_owned())
+            }
+            (_, Some(_)) => Err("`margin` belongs to `kind: face` only; remove it".to_owned()),
+        }
+    }
+}
+
+impl From<Crop> for CropKeys {
+    fn from(crop: Crop) -> Self {
+        let (kind, margin) = match crop {
+            Crop::Squash => (CropKind::Squash, None),
+            Crop::CenterSquare => (CropKind::CenterSquare, None),
+            Crop::Face { margin } => (CropKind::Face, Some(margin)),
+        };
+        CropKeys { kind, margin }
+    }
+}
+
+/// Decodes the pictures that `sampler` asks for within `span`, cut by `crop` and resized to `size` x `size` pixels, bicubic with
+/// antialiasing. The picture of a moment is the one on screen then; where the picture stream ends before the sound, its last one
+/// stays. Rotation by right angles that the container asks for is applied.
+///
+/// `None` if the file has no video stream.
+///
+/// # Errors
+/// [`DataError::Media`] with the [`Reason`] if the pictures cannot be had.
+pub fn read_frames(
+    path: &Path,
+    span: Span,
+    sampler: &FrameSampler,
+    size: usize,
+    crop: &Crop,
+) -> Result<Option<Frames>, DataError> {
+    let mut media = Media::open(path)?;
+    let Some(stream) = media.stream(Type::Video) else {
+        return Ok(None);
+    };
+    let turns = stream
+        .side_data()
+        .find(|data| data.kind() == SideData::DisplayMatrix)
+        .map_or(0, |data| quarter_turns(data.data()));
+    let index = stream.index();
+    let mut decoder = media
+        .decoder(&stream)?
+        .video()
+        .map_err(|error| media.undecodable(error))?;
+    check_dimensions(path, decoder.width(), decoder.height())?;
+    let window = media.window(span, Reason::NoFrames)?;
+
+    let mut pictures: Vec<Picture> = Vec::with_capacity(sampler.count());
+    let mut times = sampler.times(window).into_iter().peekable();
+    // The picture on screen; a picture's end is known only when the next one comes.
+    let mut shown = Video::empty();
+    let mut has_shown = false;
+    media.decode(
+        index,
+        &mut decoder,
+        window,
+        &mut Video::empty(),
+        |frame, time| {
+            check_dimensions(path, frame.width(), frame.height())?;
+            // What precedes the first picture is shown by it.
+            let on_screen = if has_shown { &shown } else { &*frame };
+            let mut converted: Option<Picture> = None;
+            while times.next_if(|wanted| *wanted < time).is_some() {
+                let picture = match converted.take() {
+                    Some(picture) => picture,
+                    None => picture_of(path, on_screen, turns)?,
+                };
+                pictures.push(picture.clone());
+                converted = Some(picture);
+            }
+            std::mem::swap(&mut shown, frame);
+            has_shown = true;
+            Ok(if times.peek().is_none() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        },
+    )?;
+    if !has_shown {
+        let detail = format!(
+            "no picture between {:.3} s and {:.3} s",
+            window.start, window.end
+        );
+        return Err(DataError::media(path, Reason::NoFrames, detail));
+    }
+    if times.peek().is_some() {
+        let last = picture_of(path, &shown, turns)?;
+        pictures.extend(times.map(|_| last.clone()));
+    }
+    Ok(Some(cut(&pictures, size, crop)))
+}
+
+fn picture_of(path: &Path, frame: &Video, turns: u32) -> Result<Picture, DataError> {
+    let picture = Picture::from_frame(frame).map_err(|error| {
+        DataError::media(
+            path,
+            Reason::Decode,
+            format!("its pixels cannot be converted: {error}"),
+        )
+    })?;
+    Ok(picture.turned(turns))
+}
+
+fn check_dimensions(path: &Path, width: u32, height: u32) -> Result<(), DataError> {
+    if width == 0 || height == 0 {
+        return Err(DataError::media(
+            path,
+            Reason::Decode,
+            format!("its pictures are {width}x{height} pixels"),
+        ));
+    }
+    if width.max(height) > MAX_DIMENSION {
+        let detail = format!(
+            "its pictures are {width}x{height} pixels, at most {MAX_DIMENSION} a side; shrink them"
+        );
+        return Err(DataError::media(path, Reason::TooLarge, detail));
+    }
+    Ok(())
+}
+
+fn cut(pictures: &[Picture], size: usize, crop: &Crop) -> Frames {
+    let (faces_found, regions) = match crop {
+        Crop::Squash => (0, pictures.iter().map(Picture::whole).collect()),
+        Crop::CenterSquare => (0, pictures.iter().map(Picture::center_square).collect()),
+        Crop::Face { margin } => {
+            let mut detector = FaceDetector::new();
+            let faces: Vec<_> = pictures
+                .iter()
+                .map(|picture| detector.largest_in(picture))
+                .collect();
+            let found: Vec<usize> = (0..faces.len())
+                .filter(|index| faces[*index].is_some())
+                .collect();
+            let region = |(index, picture): (usize, &Picture)| {
+                let nearest = found.iter().min_by_key(|other| other.abs_diff(index));
+                match nearest.and_then(|other| faces[*other]) {
+                    Some(face) => picture.square(
+                        (face.x, face.y),
+                        face.side * (1.0 + 2.0 * f64::from(*margin)),
+                    ),
+                    None => picture.center_square(),
+                }
+            };
+            (
+                found.len(),
+                pictures.iter().enumerate().map(region).collect::<Vec<_>>(),
+            )
+        }
+    };
+    let side =
+        u32::try_from(size).unwrap_or_else(|_| panic!("picture size {size} is beyond 32 bits"));
+    let data = pictures
+        .iter()
+        .zip(regions)
+        .flat_map(|(picture, region)| picture.resized(region, side, side).data);
+    Frames {
+        count: pictures.len(),
+        size,
+        faces_found,
+        data: data.collect(),
+    }
+}

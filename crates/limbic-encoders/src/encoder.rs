@@ -1,0 +1,149 @@
+//! The closed set of encoders.
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::audio_transformer::{AudioTransformer, AudioTransformerConfig};
+use crate::log_mel::{LogMel, LogMelConfig};
+use crate::mfcc::{Mfcc, MfccConfig};
+use crate::vit::Vit;
+use crate::{EncoderError, Features, Media, MelConfig, Modality, VitConfig};
+
+/// Which encoder, and how it is built. In YAML: `kind` and the keys of that kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EncoderConfig {
+    /// A vision transformer.
+    Vit(VitConfig),
+    /// Log-mel frames.
+    LogMel(LogMelConfig),
+    /// Mel-frequency cepstral coefficients.
+    Mfcc(MfccConfig),
+    /// A transformer over log-mel frames.
+    AudioTransformer(AudioTransformerConfig),
+}
+
+impl EncoderConfig {
+    /// Which medium of a clip it reads.
+    pub fn modality(&self) -> Modality {
+        match self {
+            Self::Vit(_) => Modality::Video,
+            Self::LogMel(_) | Self::Mfcc(_) | Self::AudioTransformer(_) => Modality::Audio,
+        }
+    }
+
+    /// Size of each feature it makes.
+    pub fn feature_dim(&self) -> usize {
+        match self {
+            Self::Vit(config) => config.dim,
+            Self::LogMel(config) => config.feature_dim(),
+            Self::Mfcc(config) => config.feature_dim(),
+            Self::AudioTransformer(config) => config.dim,
+        }
+    }
+
+    /// Side of the frames it reads, in pixels; `None` for sound.
+    pub fn image_size(&self) -> Option<usize> {
+        match self {
+            Self::Vit(config) => Some(config.image_size),
+            Self::LogMel(_) | Self::Mfcc(_) | Self::AudioTransformer(_) => None,
+        }
+    }
+
+    /// Rate of the sound it reads, in Hz; `None` for frames.
+    pub fn sample_rate(&self) -> Option<u32> {
+        self.mel().map(|mel| mel.sample_rate)
+    }
+
+    fn mel(&self) -> Option<&MelConfig> {
+        match self {
+            Self::Vit(_) => None,
+            Self::LogMel(config) => Some(&config.mel),
+            Self::Mfcc(config) => Some(&config.mel),
+            Self::AudioTransformer(config) => Some(&config.front_end.mel),
+        }
+    }
+
+    /// The safetensors file its parameters come from, so that a feature cache can hash it.
+    pub fn weights(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Vit(config) => config.weights.as_deref(),
+            Self::AudioTransformer(config) => config.weights.as_deref(),
+            Self::LogMel(_) | Self::Mfcc(_) => None,
+        }
+    }
+
+    /// Builds the encoder on a plain device (an autodiff one is stripped of its tape: encoders are
+    /// frozen).
+    ///
+    /// # Errors
+    /// A value that cannot work, with its key; weights that are absent, damaged or do not fit.
+    pub fn init(&self, device: &Device) -> Result<Encoder, EncoderError> {
+        let device = &device.clone().without_autodiff();
+        Ok(match self {
+            Self::Vit(config) => Encoder::Vit(config.init(device)?),
+            Self::LogMel(config) => Encoder::LogMel(config.init("log_mel")?),
+            Self::Mfcc(config) => Encoder::Mfcc(config.init()?),
+            Self::AudioTransformer(config) => Encoder::AudioTransformer(config.init(device)?),
+        })
+    }
+}
+
+/// A frozen encoder. Not a burn module, so that no optimizer, checkpoint or `train()` can reach it.
+#[derive(Debug, Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "built once a run: a box would save nothing"
+)]
+pub enum Encoder {
+    /// A vision transformer.
+    Vit(Vit),
+    /// Log-mel frames.
+    LogMel(LogMel),
+    /// Mel-frequency cepstral coefficients.
+    Mfcc(Mfcc),
+    /// A transformer over log-mel frames.
+    AudioTransformer(AudioTransformer),
+}
+
+impl Encoder {
+    /// Encodes one medium of one clip. The result is a function of the config, the weights and the
+    /// medium: clips are never batched together.
+    ///
+    /// # Errors
+    /// A medium of the wrong kind, size or rate, too short a sound, or one with damaged samples.
+    pub fn encode(&self, media: &Media<'_>) -> Result<Features, EncoderError> {
+        match (self, *media) {
+            (Self::Vit(vit), Media::Frames { data, count, size }) => vit.encode(data, count, size),
+            (
+                Self::LogMel(front_end),
+                Media::Waveform {
+                    samples,
+                    sample_rate,
+                },
+            ) => front_end.encode(samples, sample_rate),
+            (
+                Self::Mfcc(front_end),
+                Media::Waveform {
+                    samples,
+                    sample_rate,
+                },
+            ) => front_end.encode(samples, sample_rate),
+            (
+                Self::AudioTransformer(encoder),
+                Media::Waveform {
+                    samples,
+                    sample_rate,
+                },
+            ) => encoder.encode(samples, sample_rate),
+            (Self::Vit(_), Media::Waveform { .. }) => Err(EncoderError::Modality {
+                got: Modality::Audio,
+                wanted: Modality::Video,
+            }),
+            (_, Media::Frames { .. }) => Err(EncoderError::Modality {
+                got: Modality::Video,
+                wanted: Modality::Audio,
+            }),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Frozen vision and audio encoders, and the trainable projectors that turn their features into LLM tokens.
+//!
+//! Two paths meet in the language model:
+//!
+//! ```text
+//! frames   u8  [T, S, S, 3] -> vit                                  -> [T * P, D] \
+//! waveform f32 [samples]    -> log_mel | mfcc | audio_transformer   -> [N, D]      > projector -> [B, tokens, Dllm]
+//! ```
+//!
+//! An [`Encoder`] is frozen by construction: host values in, host values out, one clip at a time, so
+//! that [`Features`] can be cached. A [`Projector`] is a burn module and reads padded batches of
+//! features. Both are described by serde configs ([`EncoderConfig`], [`ProjectorConfig`]) whose
+//! `kind` names the variant. Deliberately absent: reading media files, and pretrained weights.
+
+mod audio_transformer;
+mod encoder;
+mod error;
+mod log_mel;
+mod media;
+mod mel;
+mod mel_bands;
+mod mfcc;
+mod parameters;
+mod patches;
+mod pooling;
+mod position;
+mod projector;
+mod qformer;
+mod transformer;
+mod vit;
+mod vit_config;
+
+pub use audio_transformer::{AudioTransformer, AudioTransformerConfig};
+pub use encoder::{Encoder, EncoderConfig};
+pub use error::EncoderError;
+pub use log_mel::{LogMel, LogMelConfig, Logarithm};
+pub use media::{Features, Media, Modality};
+pub use mel::{MelConfig, Pad};
+pub use mel_bands::{MelNorm, MelScale};
+pub use mfcc::{Mfcc, MfccConfig};
+pub use pooling::{LinearProjectorConfig, MeanPoolConfig};
+pub use projector::{Projector, ProjectorConfig};
+pub use qformer::QFormerConfig;
+pub use vit::Vit;
+pub use vit_config::{PatchInit, Position, VitConfig};

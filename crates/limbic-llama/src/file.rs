@@ -1,0 +1,31 @@
+//! Small files that appear whole or not at all.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::LlamaError;
+
+/// Writes `value` as indented JSON with sorted keys through a temporary sibling.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), LlamaError> {
+    let json = |error: serde_json::Error| LlamaError::json(path, error);
+    let value = serde_json::to_value(value).map_err(json)?;
+    let sorted: BTreeMap<String, serde_json::Value> =
+        serde_json::from_value(value).map_err(json)?;
+    let text = serde_json::to_string_pretty(&sorted).map_err(json)? + "\n";
+    let partial = partial(path);
+    let mut file = std::fs::File::create(&partial).map_err(LlamaError::io(&partial))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(LlamaError::io(&partial))?;
+    std::fs::rename(&partial, path).map_err(LlamaError::io(path))
+}
+
+/// The temporary sibling of `path`.
+pub(crate) fn partial(path: &Path) -> PathBuf {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    PathBuf::from(partial)
+}

@@ -1,0 +1,207 @@
+//! The decoder as a whole. Letters: B rows, L slots, D width, V vocabulary, N selected positions.
+//!
+//! The forward pass is in parts, because its users enter and leave it in different places: media embeddings are
+//! put between [`embed`](Llama::embed) and [`hidden`](Llama::hidden), and only the positions that matter go
+//! through [`logits`](Llama::logits).
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::nn::Embedding;
+use burn::tensor::{Device, Int, Tensor};
+use limbic_weights::{CounterRng, Weights};
+
+use crate::block::Block;
+use crate::lora::{lazy_zeros, project};
+use crate::norm::RmsNorm;
+use crate::{
+    Context, Dropout, KvCache, LlamaConfig, LlamaError, LoraConfig, LoraFactor, LoraLinear, Padding,
+};
+
+/// LLaMA (Touvron et al. 2023): token embeddings, a stack of [`Block`]s, a final norm, an output layer.
+///
+/// Parameters live on the plain device they were built on; whoever trains some of them makes those autodiff
+/// leaves, and the others stay constants beside them. Parameter names are those of Hugging Face's
+/// `LlamaForCausalLM` and of PEFT's adapters on it.
+#[derive(Module, Debug)]
+pub struct Llama {
+    /// Everything but the output layer.
+    pub model: Decoder,
+    /// `[V, D]`; absent where the embedding table serves instead.
+    pub lm_head: Option<LoraLinear>,
+    #[module(skip)]
+    config: LlamaConfig,
+    #[module(skip)]
+    lora: Option<LoraConfig>,
+}
+
+/// The decoder stack.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// `[V, D]`
+    pub embed_tokens: Embedding,
+    /// From the input to the output.
+    pub layers: Vec<Block>,
+    /// The final norm.
+    pub norm: RmsNorm,
+}
+
+impl LlamaConfig {
+    /// A LLaMA of this shape whose matrices are zero and take no memory until they are loaded or seeded.
+    pub fn init(&self, device: &Device) -> Llama {
+        Llama {
+            model: Decoder {
+                embed_tokens: Embedding {
+                    weight: lazy_zeros([self.vocab_size, self.hidden_size], device),
+                },
+                layers: (0..self.num_hidden_layers)
+                    .map(|_| Block::new(self, device))
+                    .collect(),
+                norm: RmsNorm::new(self.hidden_size, self.rms_norm_eps, device),
+            },
+            lm_head: (!self.tie_word_embeddings)
+                .then(|| LoraLinear::new(self.hidden_size, self.vocab_size, device)),
+            config: self.clone(),
+            lora: None,
+        }
+    }
+}
+
+impl Llama {
+    /// Reads a Hugging Face folder: `config.json` and the weights beside it.
+    ///
+    /// # Errors
+    /// An unusable config; missing, unexpected or wrong-shaped weights.
+    pub fn read(folder: &Path, device: &Device) -> Result<Self, LlamaError> {
+        let config = LlamaConfig::read(&folder.join("config.json"))?;
+        // LLaMA 2's published files carry the rotary frequencies, which follow from the config.
+        let weights = Weights::read(folder)?.filter(|name| !name.ends_with(".rotary_emb.inv_freq"));
+        Ok(limbic_weights::load(config.init(device), &weights)?)
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// The settings of its adapters, if it has any.
+    pub fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
+    }
+
+    /// # Shapes
+    /// Token ids `[B, L]` to `[B, L, D]`.
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.model.embed_tokens.forward(ids)
+    }
+
+    /// The output of the last block, before the final norm.
+    ///
+    /// With a cache, the slots follow those it holds, and it takes them up.
+    ///
+    /// # Shapes
+    /// `[B, L, D]` to the same.
+    ///
+    /// # Panics
+    /// When the sequence is longer than `max_position_embeddings` or than the cache.
+    pub fn hidden(
+        &self,
+        embeddings: Tensor<3>,
+        padding: &Padding,
+        cache: Option<&mut KvCache>,
+        dropout: Dropout,
+    ) -> Tensor<3> {
+        let slots = embeddings.dims()[1];
+        let past = cache.as_ref().map_or(0, |cache| cache.length());
+        let device = embeddings.device();
+        let context = Context::new(&self.config, past, slots, padding, dropout, &device);
+        let blocks = self.model.layers.iter();
+        match cache {
+            None => blocks.fold(embeddings, |x, block| block.forward(x, &context, None)),
+            Some(cache) => blocks
+                .zip(&mut cache.layers)
+                .fold(embeddings, |x, (block, cache)| {
+                    block.forward(x, &context, Some(cache))
+                }),
+        }
+    }
+
+    /// The final norm.
+    ///
+    /// # Shapes
+    /// `[.., D]` to the same.
+    pub fn norm<const N: usize>(&self, hidden: Tensor<N>) -> Tensor<N> {
+        self.model.norm.forward(hidden)
+    }
+
+    /// Final norm and output layer for the positions at hand.
+    ///
+    /// # Shapes
+    /// Rows of [`hidden`](Self::hidden) `[N, D]` to `[N, V]`.
+    pub fn logits(&self, hidden_rows: Tensor<2>) -> Tensor<2> {
+        let x = self.norm(hidden_rows);
+        match &self.lm_head {
+            Some(head) => head.forward(x, Dropout::OFF),
+            None => project(x, self.model.embed_tokens.weight.val()),
+        }
+    }
+
+    /// Puts fresh adapters beside the layers that `lora` names. Load or seed the base weights first.
+    ///
+    /// A is drawn from `(seed, name)`; B is zero, so that the model computes what it did before.
+    ///
+    /// # Errors
+    /// Settings out of range, a target that no layer is called, or a model that has adapters already.
+    pub fn with_lora(mut self, lora: &LoraConfig, seed: u64) -> Result<Self, LlamaError> {
+        if self.lora.is_some() {
+            return Err(LlamaError::Lora(
+                "the model has adapters already; merge them before adding others".into(),
+            ));
+        }
+        let rng = CounterRng::new(seed);
+        let mut linears = self.linears_mut();
+        lora.validate(linears.iter().map(|(name, _)| name.as_str()))?;
+        for (name, linear) in &mut linears {
+            if lora.targets(name) {
+                linear.adapt(name, lora, rng);
+            }
+        }
+        self.lora = Some(lora.clone());
+        Ok(self)
+    }
+
+    /// The same model with the adapters added into its weights.
+    pub fn merge_lora(mut self) -> Self {
+        for (_, linear) in self.linears_mut() {
+            linear.merge();
+        }
+        self.lora = None;
+        self
+    }
+
+    /// The adapters' matrices with their full names, from the input to the output.
+    pub(crate) fn lora_factors(&mut self) -> Vec<(String, &mut LoraFactor)> {
+        let linears = self.linears_mut().into_iter();
+        linears
+            .flat_map(|(name, linear)| {
+                linear
+                    .factors_mut()
+                    .map(move |(factor, value)| (format!("{name}.{factor}"), value))
+            })
+            .collect()
+    }
+
+    /// The linear layers with their full names, from the input to the output.
+    fn linears_mut(&mut self) -> Vec<(String, &mut LoraLinear)> {
+        let head = self.lm_head.as_mut().map(|head| ("lm_head".into(), head));
+        let blocks = self.model.layers.iter_mut().enumerate();
+        blocks
+            .flat_map(|(index, block)| {
+                block
+                    .linears_mut()
+                    .map(|(name, linear)| (format!("model.layers.{index}.{name}"), linear))
+            })
+            .chain(head)
+            .collect()
+    }
+}

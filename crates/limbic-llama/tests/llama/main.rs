@@ -1,0 +1,114 @@
+//! The crate from outside, against numbers of transformers and PEFT (scripts/golden/llama.py).
+
+/// Adapter folders: PEFT's read, ours written, damaged ones refused.
+mod adapter;
+/// Texts: cache, batches, stop tokens.
+mod generation;
+/// Forward passes and gradients.
+mod golden;
+
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use limbic_llama::{Dropout, Llama, Padding};
+use limbic_weights::{ModulePath, Weights};
+
+/// The folders of tests/golden/llama.
+const MODELS: [&str; 2] = ["untied", "tied"];
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/golden/llama")
+        .join(name)
+}
+
+fn read(name: &str) -> Llama {
+    Llama::read(&folder(name), &Device::flex()).unwrap()
+}
+
+/// The reference tensors and the token ids of one model.
+struct Reference {
+    tensors: Weights,
+    text: serde_json::Value,
+}
+
+impl Reference {
+    fn read(name: &str) -> Self {
+        let text = std::fs::read_to_string(folder(name).join("reference.json")).unwrap();
+        Self {
+            tensors: Weights::read(&folder(name).join("reference.safetensors")).unwrap(),
+            text: serde_json::from_str(&text).unwrap(),
+        }
+    }
+
+    fn ids(&self) -> Tensor<2, Int> {
+        let rows = [numbers(&self.text["ids"][0]), numbers(&self.text["ids"][1])];
+        let shape = [2, rows[0].len()];
+        let ids: Vec<i64> = rows.concat().into_iter().map(i64::from).collect();
+        Tensor::from_data(TensorData::new(ids, shape), &Device::flex())
+    }
+
+    fn values(&self, name: &str) -> &[f32] {
+        &self.tensors.tensors[name].values
+    }
+
+    fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
+        let tensor = &self.tensors.tensors[name];
+        let data = TensorData::new(tensor.values.clone(), tensor.shape.clone());
+        Tensor::from_data(data, &Device::flex())
+    }
+}
+
+fn numbers(value: &serde_json::Value) -> Vec<u32> {
+    let numbers = value.as_array().unwrap().iter();
+    numbers.map(|n| n.as_u64().unwrap() as u32).collect()
+}
+
+/// Hidden states of the last block and logits at every position, `[B, L, D]` and `[B, L, V]`.
+fn forward(llama: &Llama, embeddings: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+    let hidden = llama.hidden(embeddings, &Padding::Right, None, Dropout::OFF);
+    let [rows, slots, width] = hidden.dims();
+    let logits = llama.logits(hidden.clone().reshape([rows * slots, width]));
+    let vocab = logits.dims()[1];
+    (hidden, logits.reshape([rows, slots, vocab]))
+}
+
+fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().unwrap()
+}
+
+/// Largest difference, as a share of the largest wanted value.
+fn distance(got: &[f32], wanted: &[f32]) -> f32 {
+    assert_eq!(got.len(), wanted.len());
+    let largest =
+        |values: &mut dyn Iterator<Item = f32>| values.fold(0.0f32, |m, v| m.max(v.abs()));
+    let difference = largest(&mut got.iter().zip(wanted).map(|(g, w)| g - w));
+    difference / largest(&mut wanted.iter().copied())
+}
+
+/// Makes autodiff leaves of the parameters whose name `chosen` accepts.
+fn track(llama: Llama, chosen: fn(&str) -> bool) -> Llama {
+    struct Tracker {
+        path: ModulePath,
+        chosen: fn(&str) -> bool,
+    }
+    impl ModuleMapper for Tracker {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.exit();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if !(self.chosen)(&self.path.name()) {
+                return param;
+            }
+            Param::initialized(param.id, param.val().autodiff().require_grad())
+        }
+    }
+    llama.map(&mut Tracker {
+        path: ModulePath::default(),
+        chosen,
+    })
+}

@@ -1,0 +1,301 @@
+//! The saved directory of a model:
+//!
+//! ```text
+//! llm/          config.json, model.safetensors, tokenizer.json     where the run trained the decoder itself
+//! llm_adapter/  adapter_config.json, adapter_model.safetensors     where it trained LoRA; loads in PEFT unchanged
+//! mm/           mm_config.json, projector.safetensors              what is perceived and how; projectors, class head
+//! MANIFEST.json                                                    SHA-256 of all of these
+//! ```
+//!
+//! A model with adapters names the folder and the hash of the decoder it adapts, and is refused beside another one.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use burn::tensor::Device;
+use limbic_data::{LabelSet, PromptCompiler, PromptConfig, Slot, TextTokenizer};
+use limbic_llama::{Llama, LlamaConfig, read_adapter, write_adapter};
+use limbic_weights::{Weights, load_only};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    EmotionLlm, EmotionLlmConfig, HeadConfig, InputConfig, ModelError, Part, verify_directory,
+};
+
+const LLM: &str = "llm";
+const ADAPTER: &str = "llm_adapter";
+const MM_CONFIG: &str = "mm/mm_config.json";
+const PROJECTOR: &str = "mm/projector.safetensors";
+
+/// Where the decoder's own weights lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum DecoderSource {
+    /// In `llm/` of the artifact.
+    Own,
+    /// In another folder of Hugging Face's layout.
+    Base {
+        /// The folder, relative to the artifact where both lie below one directory.
+        path: PathBuf,
+        /// SHA-256 over its tensors.
+        sha256: String,
+    },
+}
+
+/// Everything about a model that is not a weight.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArtifactConfig {
+    /// Version of this layout.
+    pub format: u32,
+    /// Name of the run that made it.
+    pub run: String,
+    /// Where the decoder's weights lie.
+    pub decoder: DecoderSource,
+    /// The perceived inputs.
+    pub inputs: Vec<InputConfig>,
+    /// Whether prompts hold the transcript.
+    pub transcript: bool,
+    /// Template and instructions.
+    pub prompt: PromptConfig,
+    /// The labels, where the model knows any.
+    pub labels: Option<LabelSet>,
+    /// The class head, where it has one.
+    pub head: Option<HeadConfig>,
+}
+
+/// The version this program writes.
+pub const FORMAT: u32 = 1;
+
+impl ArtifactConfig {
+    /// What stands around the decoder.
+    ///
+    /// # Errors
+    /// A head without labels.
+    pub fn model(&self) -> Result<EmotionLlmConfig, ModelError> {
+        let head = match (&self.head, &self.labels) {
+            (None, _) => None,
+            (Some(head), Some(labels)) => Some((head.clone(), labels.len())),
+            (Some(_), None) => {
+                return Err(ModelError::Config(
+                    "a class head needs a label set; name one under `labels`".into(),
+                ));
+            }
+        };
+        Ok(EmotionLlmConfig {
+            inputs: self.inputs.clone(),
+            head,
+        })
+    }
+
+    /// The prompt compiler for these inputs and labels.
+    ///
+    /// # Errors
+    /// A template that does not go with the inputs.
+    pub fn compiler(&self) -> Result<PromptCompiler, ModelError> {
+        let slots = self
+            .inputs
+            .iter()
+            .map(|input| Slot {
+                input: input.name.clone(),
+                placeholder: input.placeholder.clone(),
+                tokens: input.projector.num_tokens(),
+            })
+            .collect();
+        let labels = self.labels.as_ref().map(LabelSet::names).unwrap_or_default();
+        Ok(PromptCompiler::new(self.prompt.clone(), slots, &labels)?)
+    }
+}
+
+/// A model with all that is needed to ask it.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// What it is.
+    pub config: ArtifactConfig,
+    /// Its weights.
+    pub model: EmotionLlm,
+    /// Its words.
+    pub tokenizer: TextTokenizer,
+    /// The folder with the decoder's `config.json` and `tokenizer.json`.
+    pub decoder: PathBuf,
+}
+
+impl Artifact {
+    /// Writes the artifact into `folder`, which [`crate::write_directory`] makes appear as `target`.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path, target: &Path) -> Result<(), ModelError> {
+        let mut config = self.config.clone();
+        match &mut config.decoder {
+            DecoderSource::Own => {
+                let llm = folder.join(LLM);
+                fs::create_dir_all(&llm).map_err(ModelError::io(&llm))?;
+                self.model.llama.config().write_json(&llm.join("config.json"))?;
+                let weights = Weights::collect_only(&self.model.llama, |name| {
+                    Part::of(name) == Some(Part::Decoder)
+                });
+                weights.write(&llm.join("model.safetensors"))?;
+                let path = llm.join("tokenizer.json");
+                fs::write(&path, self.tokenizer.to_json()?).map_err(ModelError::io(&path))?;
+            }
+            DecoderSource::Base { path, .. } => *path = relative(&self.decoder, target)?,
+        }
+        if self.model.llama.lora().is_some() {
+            let adapter = folder.join(ADAPTER);
+            fs::create_dir_all(&adapter).map_err(ModelError::io(&adapter))?;
+            let base = match &config.decoder {
+                DecoderSource::Own => PathBuf::from("../llm"),
+                DecoderSource::Base { path, .. } => Path::new("..").join(path),
+            };
+            write_adapter(&self.model.llama, &adapter, &base.to_string_lossy())?;
+        }
+        let mm = folder.join("mm");
+        fs::create_dir_all(&mm).map_err(ModelError::io(&mm))?;
+        let path = folder.join(MM_CONFIG);
+        let text = serde_json::to_string_pretty(&config)
+            .map_err(|error| ModelError::directory(&path, error.to_string()))?;
+        fs::write(&path, text + "\n").map_err(ModelError::io(&path))?;
+        let weights = Weights::collect_only(&self.model, is_multimodal);
+        Ok(rename(&weights, |name| name_on_disk(name, &config.inputs)).write(&folder.join(PROJECTOR))?)
+    }
+
+    /// Reads a directory that [`Artifact::write`] made, on the plain `device`.
+    ///
+    /// # Errors
+    /// Files that are missing, damaged or do not fit; a base decoder that is not the one the model was trained on.
+    pub fn read(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+        verify_directory(folder)?;
+        let path = folder.join(MM_CONFIG);
+        let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+        let config: ArtifactConfig = serde_json::from_str(&text)
+            .map_err(|error| ModelError::directory(&path, error.to_string()))?;
+        if config.format != FORMAT {
+            return Err(ModelError::directory(
+                &path,
+                format!(
+                    "format {}, wanted {FORMAT}; read it with the version of limbic that wrote it",
+                    config.format
+                ),
+            ));
+        }
+        let decoder = match &config.decoder {
+            DecoderSource::Own => folder.join(LLM),
+            DecoderSource::Base { path, .. } => folder.join(path),
+        };
+        let (mut llama, tokenizer) = read_decoder(&decoder, device)?;
+        if let DecoderSource::Base { sha256, .. } = &config.decoder {
+            let got = Weights::collect(&llama).sha256();
+            if got != *sha256 {
+                return Err(ModelError::directory(
+                    &decoder,
+                    format!(
+                        "the decoder's tensors hash to {got}, but {} was trained on {sha256}; \
+                         put the original decoder back or train again",
+                        folder.display()
+                    ),
+                ));
+            }
+        }
+        let adapter = folder.join(ADAPTER);
+        if adapter.is_dir() {
+            llama = read_adapter(llama, &adapter)?;
+        }
+        let model = config.model()?.init(llama, 0, device);
+        let path = folder.join(PROJECTOR);
+        let weights = rename(&Weights::read(&path)?, |name| {
+            name_in_model(name, &config.inputs)
+        });
+        let model = load_only(model, &weights, is_multimodal).map_err(|error| {
+            ModelError::directory(&path, error.to_string())
+        })?;
+        Ok(Self {
+            config,
+            model,
+            tokenizer,
+            decoder,
+        })
+    }
+}
+
+/// Reads a decoder folder of Hugging Face's layout with its tokenizer.
+///
+/// # Errors
+/// Files that are missing, damaged or do not fit each other.
+pub fn read_decoder(
+    folder: &Path,
+    device: &Device,
+) -> Result<(Llama, TextTokenizer), ModelError> {
+    let llama = Llama::read(folder, device)?;
+    let (bos, eos) = special_ids(llama.config())?;
+    let tokenizer = TextTokenizer::read(&folder.join("tokenizer.json"), bos, eos)?;
+    Ok((llama, tokenizer))
+}
+
+fn special_ids(config: &LlamaConfig) -> Result<(u32, u32), ModelError> {
+    match (config.bos_token_id, config.eos_token_ids.first()) {
+        (Some(bos), Some(eos)) => Ok((bos, *eos)),
+        _ => Err(ModelError::Config(
+            "the decoder's config.json names no `bos_token_id` or no `eos_token_id`; prompts need both".into(),
+        )),
+    }
+}
+
+fn is_multimodal(name: &str) -> bool {
+    name.starts_with("projectors.") || name.starts_with("head.")
+}
+
+/// `projectors.0.query` on disk is `projectors.<input>.query`: a file is read without counting inputs.
+fn name_on_disk(name: &str, inputs: &[InputConfig]) -> String {
+    rename_projector(name, |index| {
+        let index: usize = index.parse().ok()?;
+        Some(inputs.get(index)?.name.clone())
+    })
+}
+
+fn name_in_model(name: &str, inputs: &[InputConfig]) -> String {
+    rename_projector(name, |input| {
+        let index = inputs.iter().position(|config| config.name == input)?;
+        Some(index.to_string())
+    })
+}
+
+fn rename_projector(name: &str, key: impl Fn(&str) -> Option<String>) -> String {
+    let renamed = name.strip_prefix("projectors.").and_then(|rest| {
+        let (first, rest) = rest.split_once('.')?;
+        Some(format!("projectors.{}.{rest}", key(first)?))
+    });
+    renamed.unwrap_or_else(|| name.to_string())
+}
+
+fn rename(weights: &Weights, name: impl Fn(&str) -> String) -> Weights {
+    Weights {
+        tensors: weights
+            .tensors
+            .iter()
+            .map(|(old, tensor)| (name(old), tensor.clone()))
+            .collect(),
+    }
+}
+
+/// `path` as seen from the directory `from`, which need not exist yet.
+fn relative(path: &Path, from: &Path) -> Result<PathBuf, ModelError> {
+    let path = fs::canonicalize(path).map_err(ModelError::io(path))?;
+    let from = std::path::absolute(from).map_err(ModelError::io(from))?;
+    let existing = from
+        .ancestors()
+        .find(|ancestor| ancestor.exists())
+        .unwrap_or(&from);
+    let rest = from.strip_prefix(existing).unwrap_or(Path::new(""));
+    let from = fs::canonicalize(existing)
+        .map_err(ModelError::io(existing))?
+        .join(rest);
+    let shared = path
+        .components()
+        .zip(from.components())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    let down = path.components().skip(shared);
+    Ok(up.chain(down).collect())
+}

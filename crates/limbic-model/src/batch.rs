@@ -1,0 +1,190 @@
+//! Compiled prompts and encoded media as tensors: the one place where media meet text.
+//!
+//! Letters: B samples, L positions of the longest, D decoder width, N supervised positions.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use limbic_data::{Compiled, Segment};
+use limbic_encoders::Features;
+
+/// One compiled sample.
+#[derive(Debug, Clone, Copy)]
+pub struct Example<'a> {
+    /// Prompt and answer.
+    pub compiled: &'a Compiled,
+    /// Encoded media, one entry an input; `None` where the clip lacks it.
+    pub features: &'a [Option<&'a Features>],
+    /// The class, where it counts for the class loss.
+    pub label: Option<usize>,
+}
+
+/// Samples side by side, padded on the right.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// B
+    pub size: usize,
+    /// L
+    pub length: usize,
+    /// All text tokens of all samples, one after the other: `[1, text]`.
+    pub(crate) text: Tensor<2, Int>,
+    /// For each input the rows that have it: features `[rows, longest, Din]` padded with zeros, and their lengths.
+    pub(crate) media: Vec<Option<(Tensor<3>, Vec<usize>)>>,
+    /// Where each of the B·L positions is found in the table of text rows followed by the inputs' rows.
+    pub(crate) places: Tensor<1, Int>,
+    /// Positions (of B·L) whose next token is supervised, `[N]`, and those tokens.
+    pub(crate) supervised: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
+    /// Last prompt position of the samples with a label, and the labels.
+    pub(crate) labelled: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
+    /// Last prompt position (of B·L) of every sample.
+    pub(crate) prompt_ends: Tensor<1, Int>,
+    /// Positions that hold something, padding left out.
+    pub num_positions: usize,
+    /// N
+    pub num_supervised: usize,
+    /// Samples with a label.
+    pub num_labelled: usize,
+}
+
+impl Batch {
+    /// Lays out `examples` on a plain device.
+    ///
+    /// # Panics
+    /// When there are no examples, or when a prompt has a slot whose features are missing: the compiler saw other media
+    /// than it is given here.
+    pub fn new(examples: &[Example], device: &Device) -> Self {
+        let device = &device.clone().without_autodiff();
+        let size = examples.len();
+        let length = examples
+            .iter()
+            .map(|example| example.compiled.length())
+            .max()
+            .expect("a batch of at least one example");
+        let num_inputs = examples[0].features.len();
+
+        let num_text: usize = examples.iter().map(|example| text_length(example.compiled)).sum();
+        let mut text: Vec<i64> = Vec::with_capacity(num_text);
+        let mut rows_of: Vec<Vec<&Features>> = vec![Vec::new(); num_inputs];
+        // Row of the table, or (input, row among that input's rows) until all rows are counted.
+        let mut places = vec![Place::Text(0); size * length];
+        let (mut supervised, mut targets) = (Vec::new(), Vec::new());
+        let (mut labelled, mut labels, mut prompt_ends) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, example) in examples.iter().enumerate() {
+            let mut position = row * length;
+            let mut put_text = |ids: &[u32], position: &mut usize| {
+                for id in ids {
+                    places[*position] = Place::Text(text.len());
+                    text.push(i64::from(*id));
+                    *position += 1;
+                }
+            };
+            let mut media_places = Vec::new();
+            for segment in &example.compiled.prompt {
+                match segment {
+                    Segment::Text(ids) => put_text(ids, &mut position),
+                    Segment::Media { input, tokens } => {
+                        let features = example.features[*input]
+                            .expect("the compiler leaves out the slot of a medium that the clip lacks");
+                        let first = rows_of[*input].len() * tokens;
+                        rows_of[*input].push(features);
+                        for token in 0..*tokens {
+                            media_places.push((position, Place::Media(*input, first + token)));
+                            position += 1;
+                        }
+                    }
+                }
+            }
+            let end = position - 1;
+            prompt_ends.push(end as i64);
+            for (offset, id) in example.compiled.answer.iter().enumerate() {
+                supervised.push((end + offset) as i64);
+                targets.push(i64::from(*id));
+            }
+            put_text(&example.compiled.answer, &mut position);
+            for (position, place) in media_places {
+                places[position] = place;
+            }
+            if let Some(label) = example.label {
+                labelled.push(end as i64);
+                labels.push(label as i64);
+            }
+        }
+
+        let tokens: Vec<usize> = (0..num_inputs)
+            .map(|input| slot_tokens(examples, input))
+            .collect();
+        let mut offset = text.len();
+        let offsets: Vec<usize> = (0..num_inputs)
+            .map(|input| {
+                let start = offset;
+                offset += rows_of[input].len() * tokens[input];
+                start
+            })
+            .collect();
+        let places: Vec<i64> = places
+            .into_iter()
+            .map(|place| match place {
+                Place::Text(row) => row as i64,
+                Place::Media(input, row) => (offsets[input] + row) as i64,
+            })
+            .collect();
+
+        let ints = |values: Vec<i64>| {
+            let shape = [values.len()];
+            Tensor::<1, Int>::from_data(TensorData::new(values, shape), device)
+        };
+        let pair = |at: Vec<i64>, what: Vec<i64>| (!at.is_empty()).then(|| (ints(at), ints(what)));
+        Self {
+            size,
+            length,
+            num_positions: examples.iter().map(|example| example.compiled.length()).sum(),
+            num_supervised: supervised.len(),
+            num_labelled: labelled.len(),
+            text: ints(text).unsqueeze(),
+            media: rows_of
+                .into_iter()
+                .map(|rows| (!rows.is_empty()).then(|| stack(&rows, device)))
+                .collect(),
+            places: ints(places),
+            supervised: pair(supervised, targets),
+            labelled: pair(labelled, labels),
+            prompt_ends: ints(prompt_ends),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Text(usize),
+    Media(usize, usize),
+}
+
+fn text_length(compiled: &Compiled) -> usize {
+    let of_segment = |segment: &Segment| match segment {
+        Segment::Text(ids) => ids.len(),
+        Segment::Media { .. } => 0,
+    };
+    compiled.prompt.iter().map(of_segment).sum::<usize>() + compiled.answer.len()
+}
+
+fn slot_tokens(examples: &[Example], wanted: usize) -> usize {
+    let segments = examples.iter().flat_map(|example| &example.compiled.prompt);
+    segments
+        .filter_map(|segment| match segment {
+            Segment::Media { input, tokens } if *input == wanted => Some(*tokens),
+            _ => None,
+        })
+        .next()
+        .unwrap_or(0)
+}
+
+fn stack(rows: &[&Features], device: &Device) -> (Tensor<3>, Vec<usize>) {
+    let lengths: Vec<usize> = rows.iter().map(|features| features.length).collect();
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    let dim = rows[0].dim;
+    let mut values = vec![0.0f32; rows.len() * longest * dim];
+    for (row, features) in rows.iter().enumerate() {
+        let start = row * longest * dim;
+        values[start..start + features.data.len()].copy_from_slice(&features.data);
+    }
+    let data = TensorData::new(values, [rows.len(), longest, dim]);
+    (Tensor::from_data(data, device), lengths)
+}

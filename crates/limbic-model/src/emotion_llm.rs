@@ -1,0 +1,120 @@
+//! The forward pass. Letters: B samples, L positions, D decoder width, V vocabulary, C classes, N selected positions.
+
+use burn::module::Module;
+use burn::tensor::{Int, Tensor};
+use limbic_encoders::Projector;
+use limbic_llama::{Dropout, Generation, Llama, Padding, Prompt, Sampling};
+
+use crate::{Batch, ClassHead, ModelError};
+
+/// Projectors, decoder and class head. Encoders stand outside: they are frozen, and their features are inputs.
+#[derive(Module, Debug)]
+pub struct EmotionLlm {
+    /// The decoder, with or without adapters.
+    pub llama: Llama,
+    /// One projector an input.
+    pub projectors: Vec<Projector>,
+    /// Classes from the last prompt position.
+    pub head: Option<ClassHead>,
+}
+
+/// What the losses are computed from: logits at the positions that count, and what they should have said.
+#[derive(Debug)]
+pub struct Readout {
+    /// Token logits `[N, V]` of the supervised positions, and the tokens `[N]`.
+    pub tokens: Option<(Tensor<2>, Tensor<1, Int>)>,
+    /// Class logits `[N, C]` of the labelled samples, and the classes `[N]`.
+    pub classes: Option<(Tensor<2>, Tensor<1, Int>)>,
+}
+
+impl EmotionLlm {
+    /// Text embeddings with the projected media in their slots.
+    ///
+    /// # Shapes
+    /// `[B, L, D]`; positions after a sample's end hold whatever row comes first, which no one looks at.
+    fn embed(&self, batch: &Batch) -> Tensor<3> {
+        let text = self.llama.embed(batch.text.clone());
+        let dim = text.dims()[2];
+        let mut table = vec![text.reshape([-1, dim as i32])];
+        for (projector, media) in self.projectors.iter().zip(&batch.media) {
+            if let Some((features, lengths)) = media {
+                let tokens = projector.forward(features.clone(), lengths);
+                table.push(tokens.reshape([-1, dim as i32]));
+            }
+        }
+        Tensor::cat(table, 0)
+            .select(0, batch.places.clone())
+            .reshape([batch.size, batch.length, dim])
+    }
+
+    /// Decoder states before the final norm, one row a position: `[B·L, D]`.
+    fn states(&self, batch: &Batch, dropout: Dropout) -> Tensor<2> {
+        let hidden = self
+            .llama
+            .hidden(self.embed(batch), &Padding::Right, None, dropout);
+        let dim = hidden.dims()[2];
+        hidden.reshape([batch.size * batch.length, dim])
+    }
+
+    /// Logits where there is something to learn: final norm, output layer and head run on those positions only.
+    pub fn forward(&self, batch: &Batch, dropout: Dropout) -> Readout {
+        let states = self.states(batch, dropout);
+        let tokens = batch.supervised.as_ref().map(|(at, targets)| {
+            let logits = self.llama.logits(states.clone().select(0, at.clone()));
+            (logits, targets.clone())
+        });
+        let classes = batch
+            .labelled
+            .as_ref()
+            .zip(self.head.as_ref())
+            .map(|((at, labels), head)| {
+                let states = self.llama.norm(states.clone().select(0, at.clone()));
+                (head.forward(states), labels.clone())
+            });
+        Readout { tokens, classes }
+    }
+
+    /// Class logits `[B, C]` of every sample; `None` without a head.
+    pub fn classify(&self, batch: &Batch) -> Option<Tensor<2>> {
+        let head = self.head.as_ref()?;
+        let states = self.states(batch, Dropout::OFF);
+        let states = self.llama.norm(states.select(0, batch.prompt_ends.clone()));
+        Some(head.forward(states))
+    }
+
+    /// Continues each prompt of a batch compiled without answers; `ids` name the samples' noise.
+    ///
+    /// # Errors
+    /// Prompts too long for the decoder, or logits that are not finite.
+    pub fn generate(
+        &self,
+        batch: &Batch,
+        lengths: &[usize],
+        ids: &[u64],
+        max_new_tokens: usize,
+        stop: u32,
+        sampling: &Sampling,
+    ) -> Result<Vec<Generation>, ModelError> {
+        let embeddings = self.embed(batch);
+        let dim = embeddings.dims()[2];
+        let prompts: Vec<Prompt> = lengths
+            .iter()
+            .zip(ids)
+            .enumerate()
+            .map(|(row, (length, id))| Prompt {
+                id: *id,
+                embeddings: embeddings
+                    .clone()
+                    .slice([row..row + 1, 0..*length])
+                    .reshape([*length, dim]),
+            })
+            .collect();
+        Ok(limbic_llama::generate(
+            &self.llama,
+            &prompts,
+            max_new_tokens,
+            &[stop],
+            sampling,
+        )?)
+    }
+}

@@ -1,0 +1,202 @@
+//! All that a run needs to go on as if it had not been interrupted: trained values, optimizer state, and where it stands.
+//! The order of samples, dropout and the schedule follow from the step.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use limbic_model::{verify_directory, write_directory};
+use limbic_weights::Weights;
+use serde::{Deserialize, Serialize};
+
+/// Where a run stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Steps done, skipped ones included.
+    pub step: u64,
+    /// Updates of the optimizer.
+    pub updates: u64,
+    /// Steps skipped because their gradient was not finite.
+    pub skipped: u64,
+    /// Of these, the last ones without a good one between.
+    pub skipped_in_row: u64,
+    /// The best evaluation.
+    pub best: Option<Best>,
+    /// Evaluations since then.
+    pub since_best: u64,
+}
+
+/// The best evaluation so far.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Steps done.
+    pub step: u64,
+    /// The metric, more being better.
+    pub merit: f64,
+}
+
+/// A saved state.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// Where the run stood.
+    pub progress: Progress,
+    /// Trained values by name.
+    pub trainables: Weights,
+    /// The optimizer's state.
+    pub optimizer: Weights,
+}
+
+/// The folder of a run's checkpoints.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: usize,
+}
+
+const TRAINABLES: &str = "trainables.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+impl Checkpoints {
+    /// Checkpoints in `folder`, of which the last `keep` stay.
+    pub fn new(folder: PathBuf, keep: usize) -> Self {
+        Self { folder, keep }
+    }
+
+    /// Saves, and then deletes checkpoints that are too old. Returns where it lies.
+    ///
+    /// # Errors
+    /// When the file system refuses; what was saved before is then untouched.
+    pub fn save(&self, checkpoint: &Checkpoint) -> anyhow::Result<PathBuf> {
+        let target = self.folder.join(format!("step-{:08}", checkpoint.progress.step));
+        write_directory(&target, |folder| -> anyhow::Result<()> {
+            checkpoint.trainables.write(&folder.join(TRAINABLES))?;
+            checkpoint.optimizer.write(&folder.join(OPTIMIZER))?;
+            write_state(folder, &checkpoint.progress)
+        })
+        .with_context(|| format!("cannot save the checkpoint {}", target.display()))?;
+        verify_directory(&target)?;
+        let steps = self.steps()?;
+        for step in &steps[..steps.len().saturating_sub(self.keep)] {
+            std::fs::remove_dir_all(step).with_context(|| step.display().to_string())?;
+        }
+        Ok(target)
+    }
+
+    /// Saves the values of the best evaluation so far.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn save_best(&self, trainables: &Weights, progress: &Progress) -> anyhow::Result<()> {
+        write_directory(&self.folder.join("best"), |folder| -> anyhow::Result<()> {
+            trainables.write(&folder.join(TRAINABLES))?;
+            write_state(folder, progress)
+        })
+    }
+
+    /// The values of the best evaluation.
+    ///
+    /// # Errors
+    /// Absent or damaged.
+    pub fn best(&self) -> anyhow::Result<Weights> {
+        let folder = self.folder.join("best");
+        verify_directory(&folder)?;
+        Ok(Weights::read(&folder.join(TRAINABLES))?)
+    }
+
+    /// The newest checkpoint that is whole, where it lies, and the damaged ones that were passed over; `None` if there
+    /// never was one.
+    ///
+    /// # Errors
+    /// When there are checkpoints, but none is whole: starting over silently would throw the run away.
+    pub fn latest(&self) -> anyhow::Result<Option<(Checkpoint, PathBuf, Vec<String>)>> {
+        let mut damaged = Vec::new();
+        for folder in self.steps()?.into_iter().rev() {
+            match read(&folder) {
+                Ok(checkpoint) => return Ok(Some((checkpoint, folder, damaged))),
+                Err(error) => damaged.push(format!("{error:#}")),
+            }
+        }
+        if damaged.is_empty() {
+            return Ok(None);
+        }
+        anyhow::bail!(
+            "no checkpoint in {} is whole; repair one, or start over with --restart:\n  {}",
+            self.folder.display(),
+            damaged.join("\n  ")
+        )
+    }
+
+    /// Folders of the checkpoints, oldest first.
+    fn steps(&self) -> anyhow::Result<Vec<PathBuf>> {
+        if !self.folder.is_dir() {
+            std::fs::create_dir_all(&self.folder)
+                .with_context(|| self.folder.display().to_string())?;
+        }
+        let mut steps = Vec::new();
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let is_step = |name: &str| name.starts_with("step-");
+            if path.file_name().and_then(|name| name.to_str()).is_some_and(is_step) {
+                steps.push(path);
+            }
+        }
+        steps.sort();
+        Ok(steps)
+    }
+}
+
+fn read(folder: &Path) -> anyhow::Result<Checkpoint> {
+    verify_directory(folder)?;
+    let path = folder.join(STATE);
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    Ok(Checkpoint {
+        progress: serde_json::from_str(&text).with_context(|| path.display().to_string())?,
+        trainables: Weights::read(&folder.join(TRAINABLES))?,
+        optimizer: Weights::read(&folder.join(OPTIMIZER))?,
+    })
+}
+
+fn write_state(folder: &Path, progress: &Progress) -> anyhow::Result<()> {
+    let path = folder.join(STATE);
+    std::fs::write(&path, serde_json::to_string_pretty(progress)? + "\n")
+        .with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use limbic_weights::NamedTensor;
+
+    fn checkpoint(step: u64) -> Checkpoint {
+        let tensor = NamedTensor { shape: vec![2], values: vec![step as f32, 0.5] };
+        let weights = Weights { tensors: [("w".to_string(), tensor)].into() };
+        Checkpoint {
+            progress: Progress { step, ..Progress::default() },
+            trainables: weights.clone(),
+            optimizer: weights,
+        }
+    }
+
+    #[test]
+    fn the_newest_whole_checkpoint_is_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(root.path().join("c"), 2);
+        assert!(checkpoints.latest().unwrap().is_none());
+        for step in [5, 10, 15] {
+            checkpoints.save(&checkpoint(step)).unwrap();
+        }
+        let (latest, folder, damaged) = checkpoints.latest().unwrap().unwrap();
+        assert_eq!((latest.progress.step, damaged.len()), (15, 0));
+        assert_eq!(latest.trainables, checkpoint(15).trainables);
+        assert!(!root.path().join("c/step-00000005").exists());
+
+        std::fs::write(folder.join(TRAINABLES), "x").unwrap();
+        let (latest, _, damaged) = checkpoints.latest().unwrap().unwrap();
+        assert_eq!((latest.progress.step, damaged.len()), (10, 1));
+
+        std::fs::remove_file(root.path().join("c/step-00000010").join(STATE)).unwrap();
+        let message = checkpoints.latest().unwrap_err().to_string();
+        assert!(message.contains("--restart"), "{message}");
+    }
+}

@@ -1,0 +1,237 @@
+//! Which sample comes when. Position and draw are pure functions of the step, so that a resumed run, and every replica,
+//! sees what an uninterrupted one sees.
+//!
+//! An epoch is one pass over all clips in an order of its own; for each clip one task is drawn by the recipe's weights.
+
+use std::collections::BTreeMap;
+
+use limbic_data::{Compiled, LabelSet, PromptCompiler, Task, TextTokenizer, Turn, prompt};
+use limbic_model::Example;
+use limbic_weights::CounterRng;
+
+use crate::features::EncodedClip;
+
+/// The clips of a split with what is asked about them.
+#[derive(Debug)]
+pub struct Dataset {
+    samples: Vec<Sample>,
+    tasks: BTreeMap<Task, f64>,
+    compiler: PromptCompiler,
+    tokenizer: TextTokenizer,
+    transcript: bool,
+    seed: u64,
+}
+
+/// A clip that something can be asked about.
+#[derive(Debug)]
+pub struct Sample {
+    /// The clip and its features.
+    pub encoded: EncodedClip,
+    /// Its class.
+    pub label: Option<usize>,
+    answers: BTreeMap<Task, String>,
+}
+
+/// A drawn sample, compiled.
+#[derive(Debug)]
+pub struct Drawn<'a> {
+    /// The clip.
+    pub sample: &'a Sample,
+    /// What the model sees and answers.
+    pub compiled: Compiled,
+}
+
+/// Why clips of a split are not used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// No task has an answer for them.
+    pub unanswered: usize,
+    /// Their sample has more positions than `data.max_tokens`.
+    pub too_long: usize,
+}
+
+/// What a dataset is made with.
+#[derive(Debug, Clone)]
+pub struct Questions<'a> {
+    /// Tasks and their weights.
+    pub tasks: &'a BTreeMap<Task, f64>,
+    /// The labels, where there are any.
+    pub labels: Option<&'a LabelSet>,
+    /// Prompts for the inputs in use.
+    pub compiler: &'a PromptCompiler,
+    /// The tokenizer.
+    pub tokenizer: &'a TextTokenizer,
+    /// Whether prompts hold the transcript.
+    pub transcript: bool,
+    /// Longest sample.
+    pub max_tokens: usize,
+    /// Names the order and the draws.
+    pub seed: u64,
+}
+
+impl Dataset {
+    /// Takes the clips that some task has an answer for, in their order.
+    ///
+    /// # Errors
+    /// A task without instructions, a text that cannot be compiled.
+    pub fn new(clips: Vec<EncodedClip>, questions: &Questions) -> anyhow::Result<(Self, Dropped)> {
+        let mut dropped = Dropped::default();
+        let mut dataset = Self {
+            samples: Vec::new(),
+            tasks: questions.tasks.clone(),
+            compiler: questions.compiler.clone(),
+            tokenizer: questions.tokenizer.clone(),
+            transcript: questions.transcript,
+            seed: questions.seed,
+        };
+        let wordings: BTreeMap<Task, Vec<String>> = questions
+            .tasks
+            .keys()
+            .map(|task| Ok((*task, questions.compiler.instructions(*task)?)))
+            .collect::<anyhow::Result<_>>()?;
+        for encoded in clips {
+            let label = questions.labels.and_then(|labels| {
+                let emotion = encoded.clip.emotion.as_ref()?;
+                labels.index(emotion)
+            });
+            let name = label.and_then(|index| Some(questions.labels?.names()[index]));
+            let answers: BTreeMap<Task, String> = questions
+                .tasks
+                .iter()
+                .filter(|(_, weight)| **weight > 0.0)
+                .filter_map(|(task, _)| Some((*task, prompt::answer(*task, &encoded.clip, name)?)))
+                .collect();
+            if answers.is_empty() {
+                dropped.unanswered += 1;
+                continue;
+            }
+            let sample = Sample {
+                encoded,
+                label,
+                answers,
+            };
+            let mut longest = 0;
+            for (task, answer) in &sample.answers {
+                for wording in &wordings[task] {
+                    let compiled = dataset.compile(&sample, wording, Some(answer))?;
+                    longest = longest.max(compiled.length());
+                }
+            }
+            if longest > questions.max_tokens {
+                dropped.too_long += 1;
+            } else {
+                dataset.samples.push(sample);
+            }
+        }
+        Ok((dataset, dropped))
+    }
+
+    /// Number of samples of an epoch.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// The samples in the manifest's order.
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// Epoch and place in it of sample number `number` of the run.
+    pub fn position(&self, number: u64) -> (u64, u64) {
+        let len = self.samples.len() as u64;
+        (number / len, number % len)
+    }
+
+    /// Samples number `first` to `first + count` of the run.
+    ///
+    /// # Errors
+    /// A text that cannot be compiled.
+    pub fn draw(&self, first: u64, count: usize) -> anyhow::Result<Vec<Drawn<'_>>> {
+        let mut epoch_order: Option<(u64, Vec<usize>)> = None;
+        (first..first + count as u64)
+            .map(|number| {
+                let (epoch, place) = self.position(number);
+                let rng = CounterRng::new(self.seed).site("epoch").index(epoch);
+                let (_, order) = match epoch_order.take() {
+                    Some(order) if order.0 == epoch => epoch_order.insert(order),
+                    _ => epoch_order.insert((epoch, rng.permutation(self.samples.len()))),
+                };
+                let index = order[place as usize];
+                self.draw_sample(index, rng.index(index as u64))
+            })
+            .collect()
+    }
+
+    fn draw_sample(&self, index: usize, rng: CounterRng) -> anyhow::Result<Drawn<'_>> {
+        let sample = &self.samples[index];
+        let weight = |task: &Task| self.tasks[task];
+        let total: f64 = sample.answers.keys().map(weight).sum();
+        let mut left = rng.uniform(0) * total;
+        let mut answers = sample.answers.iter().peekable();
+        let (task, answer) = loop {
+            let (task, answer) = answers.next().expect("a sample has at least one answer");
+            left -= weight(task);
+            if left < 0.0 || answers.peek().is_none() {
+                break (task, answer);
+            }
+        };
+        let wordings = self.compiler.instructions(*task)?;
+        let wording = &wordings[(rng.uniform(1) * wordings.len() as f64) as usize];
+        Ok(Drawn {
+            sample,
+            compiled: self.compile(sample, wording, Some(answer))?,
+        })
+    }
+
+    /// Asks `task` about `sample` in its first wording; with its answer to score, or without to have one generated.
+    ///
+    /// # Errors
+    /// A task without instructions, a text that cannot be compiled.
+    pub fn ask<'a>(&'a self, sample: &'a Sample, task: Task, answered: bool) -> anyhow::Result<Drawn<'a>> {
+        let wording = &self.compiler.instructions(task)?[0];
+        let answer = sample.answers.get(&task).filter(|_| answered);
+        Ok(Drawn {
+            sample,
+            compiled: self.compile(sample, wording, answer.map(String::as_str))?,
+        })
+    }
+
+    /// The tokenizer in use.
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    fn compile(&self, sample: &Sample, instruction: &str, answer: Option<&str>) -> anyhow::Result<Compiled> {
+        let clip = &sample.encoded.clip;
+        let turn = Turn {
+            instruction,
+            transcript: clip.transcript.as_deref().filter(|_| self.transcript),
+            answer,
+        };
+        let present: Vec<bool> = sample.encoded.features.iter().map(Option::is_some).collect();
+        Ok(self.compiler.compile(&turn, &present, &self.tokenizer)?)
+    }
+}
+
+/// The model's view of drawn samples.
+pub(crate) fn with_examples<R>(drawn: &[Drawn], use_them: impl FnOnce(&[Example]) -> R) -> R {
+    let features: Vec<Vec<_>> = drawn
+        .iter()
+        .map(|drawn| drawn.sample.encoded.features.iter().map(Option::as_ref).collect())
+        .collect();
+    let examples: Vec<Example> = drawn
+        .iter()
+        .zip(&features)
+        .map(|(drawn, features)| Example {
+            compiled: &drawn.compiled,
+            features,
+            label: drawn.sample.label,
+        })
+        .collect();
+    use_them(&examples)
+}

@@ -1,0 +1,45 @@
+//! Trains and evaluates an emotion LLM from a recipe on one or several devices.
+//!
+//! 1. [`read_recipe`] turns a YAML file into a checked [`Recipe`].
+//! 2. [`Setup`] opens and builds all that it names: clips are encoded once, bad ones quarantined.
+//! 3. [`train`] runs the loop: draw, gradient of all [`Replicas`], clip, AdamW, evaluate, save.
+//! 4. [`Evaluator`] says what a model achieves on a split; [`Model`] is a finished one, to be scored or asked.
+//!
+//! A run is a function of (recipe, data, weights, seed). The one state besides the step is the trained values and the
+//! optimizer's two moments; [`Checkpoint`] holds them.
+
+mod checkpoint;
+mod dataset;
+mod error;
+mod evaluate;
+mod features;
+mod log;
+mod loss;
+mod optimizer;
+mod reading;
+mod recipe;
+mod reduce;
+mod reference;
+mod replicas;
+mod run_dir;
+mod scoring;
+mod setup;
+mod trainer;
+
+pub use checkpoint::{Best, Checkpoint, Checkpoints, Progress};
+pub use dataset::{Dataset, Dropped, Drawn, Questions, Sample};
+pub use error::RunError;
+pub use evaluate::{Evaluation, Evaluator, Prediction};
+pub use features::{EncodedClip, FeatureReader, Quarantined};
+pub use log::Say;
+pub use loss::{Counts, LossMeans, LossSums, cross_entropy_sum};
+pub use optimizer::{AdamW, clip, global_norm, schedule};
+pub use reading::read_recipe;
+pub use recipe::*;
+pub use reduce::tree_sum;
+pub use reference::Reference;
+pub use replicas::{Replicas, StepGradient};
+pub use run_dir::{RunDir, RunFile, RunResult};
+pub use scoring::{ClipAnswer, Model, SplitScores};
+pub use setup::Setup;
+pub use trainer::train;

@@ -1,0 +1,181 @@
+//! From a YAML file and `key=value` overrides to a checked recipe, with errors that name file, line and nearest key.
+
+use std::path::Path;
+
+use serde_yaml::Value;
+
+use crate::{Recipe, RunError};
+
+/// Reads a recipe, applies `overrides` such as `train.steps=10`, reads the files it refers to and checks the values.
+///
+/// # Errors
+/// [`RunError::Recipe`] with every problem found, each with its place.
+pub fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<Recipe> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| RunError::recipe(format!("{}: {error}", path.display())))?;
+    // Read as it stands first: only then do errors carry line numbers of the file.
+    let as_written: Result<Recipe, _> = serde_yaml::from_str(&text);
+    let mut recipe = as_written.map_err(|error| RunError::recipe(explain(path, &error)))?;
+    if !overrides.is_empty() {
+        recipe = overridden(path, &text, overrides)?;
+    }
+    let mut problems = resolve(&mut recipe);
+    problems.extend(
+        recipe
+            .problems()
+            .into_iter()
+            .map(|problem| format!("{}: {problem}", path.display())),
+    );
+    if problems.is_empty() {
+        Ok(recipe)
+    } else {
+        Err(RunError::Recipe(problems).into())
+    }
+}
+
+fn overridden(path: &Path, text: &str, overrides: &[String]) -> anyhow::Result<Recipe> {
+    let mut value: Value = serde_yaml::from_str(text)?;
+    for text in overrides {
+        let (key, new) = text.split_once('=').ok_or_else(|| {
+            RunError::recipe(format!("`{text}` is no override; wanted KEY=VALUE, for example train.steps=10"))
+        })?;
+        let new: Value = serde_yaml::from_str(new)
+            .map_err(|error| RunError::recipe(format!("override `{text}`: {error}")))?;
+        set(&mut value, key, new).map_err(|problem| RunError::recipe(format!("override `{text}`: {problem}")))?;
+        // After each, so that the message names the one at fault.
+        serde_yaml::from_value::<Recipe>(value.clone()).map_err(|error| {
+            RunError::recipe(format!("override `{text}`: {}", with_nearest(&error.to_string())))
+        })?;
+    }
+    serde_yaml::from_value(value).map_err(|error| RunError::recipe(explain(path, &error)))
+}
+
+fn set(value: &mut Value, key: &str, new: Value) -> Result<(), String> {
+    let mut place = value;
+    for part in key.split('.') {
+        if part.is_empty() {
+            return Err("the key has an empty part".into());
+        }
+        place = match place {
+            Value::Sequence(items) => {
+                let length = items.len();
+                part.parse()
+                    .ok()
+                    .and_then(|index: usize| items.get_mut(index))
+                    .ok_or_else(|| format!("`{part}` is no index into a list of {length}"))?
+            }
+            Value::Null => {
+                *place = Value::Mapping(Default::default());
+                entry(place, part)
+            }
+            Value::Mapping(_) => entry(place, part),
+            Value::String(path) => {
+                return Err(format!("`{path}` is a file; write its content into the recipe to change `{part}` of it"));
+            }
+            _ => return Err(format!("there is nothing below which `{part}` could stand")),
+        };
+    }
+    *place = new;
+    Ok(())
+}
+
+fn entry<'a>(mapping: &'a mut Value, key: &str) -> &'a mut Value {
+    let mapping = mapping.as_mapping_mut().expect("the caller made sure of it");
+    mapping.entry(Value::String(key.into())).or_insert(Value::Null)
+}
+
+fn resolve(recipe: &mut Recipe) -> Vec<String> {
+    let mut results = Vec::new();
+    if let Some(labels) = &mut recipe.labels {
+        results.push(labels.resolve("labels"));
+    }
+    if let Some(prompt) = &mut recipe.prompt {
+        results.push(prompt.resolve("prompt"));
+    }
+    if let Some(decoder) = &mut recipe.model.decoder {
+        results.push(decoder.resolve("model.decoder"));
+    }
+    for input in &mut recipe.model.inputs {
+        let key = format!("model.inputs.{}.encoder", input.name);
+        results.push(input.encoder.resolve(&key));
+    }
+    results.into_iter().filter_map(Result::err).collect()
+}
+
+/// `file:line: what is wrong`, with the nearest known key where one is unknown.
+pub(crate) fn explain(path: &Path, error: &serde_yaml::Error) -> String {
+    let place = match error.location() {
+        Some(location) => format!("{}:{}", path.display(), location.line()),
+        None => path.display().to_string(),
+    };
+    format!("{place}: {}", with_nearest(&error.to_string()))
+}
+
+/// Serde lists the known keys; of these the nearest is named first.
+fn with_nearest(message: &str) -> String {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let is_unknown = message.contains("unknown field") || message.contains("unknown variant");
+    let Some((got, known)) = quoted.split_first().filter(|_| is_unknown) else {
+        return message.to_string();
+    };
+    let nearest = known
+        .iter()
+        .map(|key| (strsim::jaro_winkler(got, key), key))
+        .filter(|(similarity, _)| *similarity > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((_, key)) => format!("{message} (did you mean `{key}`?)"),
+        None => message.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = "name: r\ndata:\n  manifest: m.jsonl\n  tasks: {emotion: 1}\ntrain:\n  steps: 5\n  batch_size: 4\n  learning_rate: {head: 1e-3}\n";
+
+    fn read(text: &str, overrides: &[&str]) -> Result<Recipe, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.yaml");
+        std::fs::write(&path, text).unwrap();
+        let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+        read_recipe(&path, &overrides).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn overrides_replace_and_add() {
+        let recipe = read(SMALLEST, &["train.steps=7", "inputs=[audio]", "train.loss.class_weight=0.5"]).unwrap();
+        assert_eq!(recipe.train.steps, 7);
+        assert_eq!(recipe.inputs.unwrap(), ["audio"]);
+        assert_eq!(recipe.train.loss.class_weight, 0.5);
+        assert_eq!(recipe.train.loss.lm_weight, 1.0);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_line_and_the_nearest() {
+        let message = read(&SMALLEST.replace("batch_size", "bacth_size"), &[]).unwrap_err();
+        for part in ["r.yaml:7", "`bacth_size`", "did you mean `batch_size`?"] {
+            assert!(message.contains(part), "{part} not in: {message}");
+        }
+        let message = read(SMALLEST, &["train.stepz=7"]).unwrap_err();
+        assert!(message.contains("override `train.stepz=7`") && message.contains("did you mean `steps`?"), "{message}");
+        let message = read(SMALLEST, &["steps"]).unwrap_err();
+        assert!(message.contains("KEY=VALUE"), "{message}");
+    }
+
+    #[test]
+    fn all_bad_values_are_listed_at_once() {
+        let message = read(SMALLEST, &["train.steps=0", "train.batch_size=3", "labels=nowhere.yaml"]).unwrap_err();
+        for part in ["`train.steps` is 0", "multiple of `train.shards`", "`labels` names nowhere.yaml"] {
+            assert!(message.contains(part), "{part} not in: {message}");
+        }
+    }
+
+    #[test]
+    fn a_resolved_recipe_reads_back_the_same() {
+        let recipe = read(SMALLEST, &["labels={name: two, labels: [{name: happy}, {name: sad}]}"]).unwrap();
+        let text = serde_yaml::to_string(&recipe).unwrap();
+        assert_eq!(read(&text, &[]).unwrap(), recipe);
+    }
+}

@@ -1,0 +1,416 @@
+//! What the user wrote. Every key is documented here and in docs/recipes.md, which a test holds against this file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use limbic_data::{Crop, FrameSampler, LabelSet, PromptConfig, Task};
+use limbic_encoders::{EncoderConfig, ProjectorConfig};
+use limbic_llama::LoraConfig;
+use limbic_model::{HeadConfig, Part};
+use serde::{Deserialize, Serialize};
+
+use crate::reference::Reference;
+
+/// One training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the run and of its folder.
+    pub name: String,
+    /// Names every random draw of the run.
+    #[serde(default)]
+    pub seed: u64,
+    /// A run (its best artifact) or an artifact to start from: decoder, tokenizer, inputs and head are taken from it
+    /// where this recipe does not name its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
+    /// Which of the model's inputs are used, `transcript` among them; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Vec<String>>,
+    /// The model.
+    #[serde(default)]
+    pub model: ModelRecipe,
+    /// The label set: a file of configs/labels, or its content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Reference<LabelSet>>,
+    /// Template and instructions: a file of configs/prompts, or its content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<Reference<PromptConfig>>,
+    /// What is learnt from.
+    pub data: DataRecipe,
+    /// How it is learnt.
+    pub train: TrainRecipe,
+    /// How progress is judged, on the validation split only.
+    #[serde(default)]
+    pub evaluation: EvaluationRecipe,
+    /// Where the run lies and how often it is saved.
+    #[serde(default)]
+    pub run: RunRecipe,
+}
+
+/// The model: a decoder, what it perceives, what is added to it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// The decoder: a file of configs/backbones, or its content. Absent with `init_from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<Reference<DecoderRecipe>>,
+    /// Adapters to put beside the decoder's layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// What is perceived. Absent with `init_from`: the inputs of that artifact.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputRecipe>,
+    /// A class head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<HeadConfig>,
+}
+
+/// Where the decoder comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum DecoderRecipe {
+    /// A folder of Hugging Face's layout.
+    Pretrained(PretrainedDecoder),
+    /// A new LLaMA with a byte-level BPE tokenizer trained on the recipe's texts.
+    Scratch(ScratchDecoder),
+}
+
+/// A decoder from disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainedDecoder {
+    /// Folder with `config.json`, `tokenizer.json` and safetensors weights.
+    pub folder: PathBuf,
+}
+
+/// A decoder to be trained from nothing. Names are those of Hugging Face's `config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScratchDecoder {
+    /// Number of tokens, at least 258.
+    pub vocab_size: usize,
+    /// Width.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward layers.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Number of query heads.
+    pub num_attention_heads: usize,
+    /// Number of key and value heads.
+    pub num_key_value_heads: usize,
+    /// Longest sequence.
+    pub max_position_embeddings: usize,
+}
+
+/// One perceived input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputRecipe {
+    /// Name of the input.
+    pub name: String,
+    /// What stands for it in the prompt template.
+    pub placeholder: String,
+    /// The frozen encoder: a file of configs/encoders, or its content.
+    pub encoder: Reference<EncoderConfig>,
+    /// The trainable projector.
+    pub projector: ProjectorConfig,
+    /// Which frames are read; for video only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<FrameSampler>,
+    /// What is cut out of each frame; for video only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<Crop>,
+}
+
+/// What is learnt from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecipe {
+    /// The manifest, JSON Lines.
+    pub manifest: PathBuf,
+    /// Tasks and how often each is drawn for a clip that has an answer to it.
+    pub tasks: BTreeMap<Task, f64>,
+    /// Largest share of clips that may be unusable before the run stops.
+    #[serde(default = "max_bad")]
+    pub max_bad: f64,
+    /// Longest sample in positions; longer ones are dropped and counted.
+    #[serde(default = "max_tokens")]
+    pub max_tokens: usize,
+}
+
+/// How it is learnt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainRecipe {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Samples of a micro-batch, over all devices.
+    pub batch_size: usize,
+    /// Micro-batches of an optimizer step.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Pieces a micro-batch is cut into. Their gradients are summed in one fixed tree, so that a result depends on
+    /// their number and not on the number of devices.
+    #[serde(default = "shards")]
+    pub shards: usize,
+    /// Peak learning rate of each part; a part that is not named is frozen.
+    pub learning_rate: BTreeMap<Part, f64>,
+    /// Steps over which the rate rises from zero.
+    #[serde(default)]
+    pub warmup: u64,
+    /// How the rate goes on from its peak.
+    #[serde(default)]
+    pub decay: Decay,
+    /// The share of the peak rate that is left in the last step.
+    #[serde(default)]
+    pub final_rate: f64,
+    /// AdamW's averaging factors.
+    #[serde(default = "betas")]
+    pub betas: [f64; 2],
+    /// AdamW's epsilon.
+    #[serde(default = "epsilon")]
+    pub epsilon: f64,
+    /// AdamW's decoupled weight decay.
+    #[serde(default = "weight_decay")]
+    pub weight_decay: f64,
+    /// The gradient's global norm is cut to this.
+    #[serde(default = "clip_norm")]
+    pub clip_norm: f64,
+    /// The losses.
+    #[serde(default)]
+    pub loss: LossRecipe,
+    /// Steps whose gradient is not finite are skipped; more than this many in a row end the run.
+    #[serde(default = "max_skipped")]
+    pub max_skipped: u64,
+}
+
+/// How the learning rate goes on from its peak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// Half a cosine down to `final_rate`.
+    #[default]
+    Cosine,
+    /// It stays.
+    Constant,
+}
+
+/// The weighted sum of losses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossRecipe {
+    /// Weight of the mean cross-entropy over supervised tokens.
+    pub lm_weight: f64,
+    /// Weight of the mean cross-entropy over labelled samples.
+    pub class_weight: f64,
+    /// Share of each class target that is spread over all classes.
+    pub label_smoothing: f64,
+}
+
+/// How progress is judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationRecipe {
+    /// Steps between evaluations of the validation split; 0 for none.
+    pub every: u64,
+    /// What the best checkpoint is chosen by.
+    pub metric: Metric,
+    /// Evaluations without a better one after which the run stops; 0 to go on to the end.
+    pub patience: u64,
+    /// Longest generated answer in tokens.
+    pub max_new_tokens: usize,
+    /// Samples decoded side by side.
+    pub batch_size: usize,
+}
+
+/// What the best checkpoint is chosen by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Mean of the two losses in the recipe's weights; lower is better.
+    #[default]
+    Loss,
+    /// Unweighted average recall of the generated labels.
+    TextUar,
+    /// Unweighted average recall of the class head.
+    HeadUar,
+}
+
+/// Where the run lies and how often it is saved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunRecipe {
+    /// Folder that holds the run's folder.
+    pub directory: PathBuf,
+    /// Steps between log lines.
+    pub log_every: u64,
+    /// Steps between checkpoints.
+    pub save_every: u64,
+    /// Checkpoints that are kept beside the best one.
+    pub keep: usize,
+}
+
+impl Default for LossRecipe {
+    fn default() -> Self {
+        Self {
+            lm_weight: 1.0,
+            class_weight: 1.0,
+            label_smoothing: 0.0,
+        }
+    }
+}
+
+impl Default for EvaluationRecipe {
+    fn default() -> Self {
+        Self {
+            every: 0,
+            metric: Metric::default(),
+            patience: 0,
+            max_new_tokens: 48,
+            batch_size: 16,
+        }
+    }
+}
+
+impl Default for RunRecipe {
+    fn default() -> Self {
+        Self {
+            directory: "runs".into(),
+            log_every: 20,
+            save_every: 200,
+            keep: 2,
+        }
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+fn shards() -> usize {
+    4
+}
+
+fn max_bad() -> f64 {
+    0.01
+}
+
+fn max_tokens() -> usize {
+    512
+}
+
+fn betas() -> [f64; 2] {
+    [0.9, 0.999]
+}
+
+fn epsilon() -> f64 {
+    1e-8
+}
+
+fn weight_decay() -> f64 {
+    1e-2
+}
+
+fn clip_norm() -> f64 {
+    1.0
+}
+
+fn max_skipped() -> u64 {
+    5
+}
+
+impl Recipe {
+    /// What is wrong with the values, each problem with its key. Keys and types were checked when the recipe was read.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut check = |fine: bool, problem: String| {
+            if !fine {
+                problems.push(problem);
+            }
+        };
+        let Self {
+            name, data, train, ..
+        } = self;
+        check(
+            !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']),
+            format!("`name` is {name:?}, wanted a name that can be a folder's"),
+        );
+        check(
+            data.tasks.values().any(|weight| *weight > 0.0)
+                && data.tasks.values().all(|weight| *weight >= 0.0 && weight.is_finite()),
+            "`data.tasks` needs weights of at least 0, one of them above it".into(),
+        );
+        check(
+            (0.0..=1.0).contains(&data.max_bad),
+            format!("`data.max_bad` is {}, wanted a share from 0 to 1", data.max_bad),
+        );
+        for (key, value) in [
+            ("train.steps", train.steps as usize),
+            ("train.batch_size", train.batch_size),
+            ("train.accumulate", train.accumulate),
+            ("train.shards", train.shards),
+            ("data.max_tokens", data.max_tokens),
+            ("evaluation.max_new_tokens", self.evaluation.max_new_tokens),
+            ("evaluation.batch_size", self.evaluation.batch_size),
+            ("run.log_every", self.run.log_every as usize),
+            ("run.save_every", self.run.save_every as usize),
+            ("run.keep", self.run.keep),
+        ] {
+            check(value > 0, format!("`{key}` is 0, wanted at least 1"));
+        }
+        check(
+            train.shards == 0 || train.batch_size % train.shards == 0,
+            format!(
+                "`train.batch_size` is {}, wanted a multiple of `train.shards`, which is {}",
+                train.batch_size, train.shards
+            ),
+        );
+        check(
+            !train.learning_rate.is_empty(),
+            "`train.learning_rate` names no part, so nothing would be trained; wanted some of decoder, lora, projectors, head".into(),
+        );
+        for (part, rate) in &train.learning_rate {
+            check(
+                *rate > 0.0 && rate.is_finite(),
+                format!("`train.learning_rate.{part:?}` is {rate}, wanted a positive number; leave the part out to freeze it").to_lowercase(),
+            );
+        }
+        for (key, value) in [
+            ("train.betas[0]", train.betas[0]),
+            ("train.betas[1]", train.betas[1]),
+            ("train.loss.label_smoothing", train.loss.label_smoothing),
+        ] {
+            check(
+                (0.0..1.0).contains(&value),
+                format!("`{key}` is {value}, wanted at least 0 and less than 1"),
+            );
+        }
+        for (key, value) in [
+            ("train.final_rate", train.final_rate),
+            ("train.weight_decay", train.weight_decay),
+            ("train.loss.lm_weight", train.loss.lm_weight),
+            ("train.loss.class_weight", train.loss.class_weight),
+        ] {
+            check(
+                value >= 0.0 && value.is_finite(),
+                format!("`{key}` is {value}, wanted at least 0"),
+            );
+        }
+        for (key, value) in [
+            ("train.epsilon", train.epsilon),
+            ("train.clip_norm", train.clip_norm),
+        ] {
+            check(
+                value > 0.0 && value.is_finite(),
+                format!("`{key}` is {value}, wanted more than 0"),
+            );
+        }
+        check(
+            self.evaluation.patience == 0 || self.evaluation.every > 0,
+            "`evaluation.patience` counts evaluations, but `evaluation.every` is 0".into(),
+        );
+        problems
+    }
+}

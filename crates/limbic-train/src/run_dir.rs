@@ -1,0 +1,169 @@
+//! The layout of a run's folder:
+//!
+//! ```text
+//! recipe.yaml        the resolved recipe
+//! run.json           versions and hashes; the result, once there is one
+//! metrics.jsonl      one line a log interval and an evaluation
+//! tensorboard/       the same for TensorBoard
+//! quarantine.jsonl   clips that could not be used
+//! checkpoints/       step-00000500/ ..., best/
+//! final/             the artifact, once the run is finished
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use serde_yaml::Value;
+
+use crate::{Recipe, RunError};
+
+/// A run's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDir {
+    root: PathBuf,
+}
+
+/// What a run was started with and what came out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFile {
+    /// Version of the program that started it.
+    pub limbic: String,
+    /// SHA-256 of the manifest.
+    pub manifest_sha256: String,
+    /// SHA-256 of the artifact it started from, by its own manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_sha256: Option<String>,
+    /// The result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<RunResult>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Steps done.
+    pub step: u64,
+    /// The step whose values became the artifact.
+    pub artifact_step: u64,
+    /// SHA-256 of all trained values after the last step.
+    pub trainables_sha256: String,
+    /// SHA-256 of the optimizer's state after the last step.
+    pub optimizer_sha256: String,
+}
+
+impl RunDir {
+    /// The folder of `recipe`'s run.
+    pub fn of(recipe: &Recipe) -> Self {
+        Self {
+            root: recipe.run.directory.join(&recipe.name),
+        }
+    }
+
+    /// An existing run by folder, or by name below `runs`.
+    ///
+    /// # Errors
+    /// No run there.
+    pub fn find(run: &Path) -> anyhow::Result<Self> {
+        let below = Path::new("runs").join(run);
+        for root in [run.to_path_buf(), below.clone()] {
+            if root.join("recipe.yaml").is_file() {
+                return Ok(Self { root });
+            }
+        }
+        Err(RunError::recipe(format!(
+            "no run at {} or {}: wanted a folder that `limbic train` made, with a recipe.yaml in it",
+            run.display(),
+            below.display()
+        )))
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A file or folder of the run.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Starts the folder for `recipe`, or checks that it is the one the run was started with.
+    ///
+    /// # Errors
+    /// Another recipe, manifest or start artifact than the run's.
+    pub fn open(&self, recipe: &Recipe, file: &RunFile) -> anyhow::Result<()> {
+        let path = self.path("recipe.yaml");
+        let yaml = serde_yaml::to_string(recipe)?;
+        if !path.is_file() {
+            std::fs::create_dir_all(&self.root)
+                .with_context(|| format!("cannot make the run's folder {}", self.root.display()))?;
+            self.write_file("run.json", &(serde_json::to_string_pretty(file)? + "\n"))?;
+            return self.write_file("recipe.yaml", &yaml);
+        }
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let mut differences = Vec::new();
+        compare("", &serde_yaml::from_str(&text)?, &serde_yaml::from_str(&yaml)?, &mut differences);
+        let before = self.read_run_file()?;
+        if before.manifest_sha256 != file.manifest_sha256 {
+            differences.push(format!("the content of {}", recipe.data.manifest.display()));
+        }
+        if before.init_sha256 != file.init_sha256 {
+            differences.push("the artifact that `init_from` names".into());
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(RunError::recipe(format!(
+            "the run {} was started with another recipe; changed since: {}. Give this one another name (name=...), \
+             or start over with --restart, which deletes the run",
+            self.root.display(),
+            differences.join(", ")
+        )))
+    }
+
+    /// `run.json`.
+    ///
+    /// # Errors
+    /// Unreadable.
+    pub fn read_run_file(&self) -> anyhow::Result<RunFile> {
+        let path = self.path("run.json");
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        serde_json::from_str(&text).with_context(|| path.display().to_string())
+    }
+
+    /// The recipe the run was started with.
+    ///
+    /// # Errors
+    /// Unreadable, or written by another version.
+    pub fn read_recipe(&self) -> anyhow::Result<Recipe> {
+        crate::read_recipe(&self.path("recipe.yaml"), &[])
+    }
+
+    /// Writes a small file whole or not at all.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn write_file(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.path(name);
+        let partial = self.path(&format!(".{name}.partial"));
+        std::fs::write(&partial, text)
+            .and_then(|()| std::fs::rename(&partial, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+fn compare(key: &str, old: &Value, new: &Value, differences: &mut Vec<String>) {
+    if let (Value::Mapping(old), Value::Mapping(new)) = (old, new) {
+        let mut keys: Vec<&str> = old.keys().chain(new.keys()).filter_map(Value::as_str).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        for name in keys {
+            let full = if key.is_empty() { name.to_string() } else { format!("{key}.{name}") };
+            let of = |side: &serde_yaml::Mapping| side.get(name).cloned().unwrap_or(Value::Null);
+            compare(&full, &of(old), &of(new), differences);
+        }
+    } else if old != new {
+        differences.push(format!("`{key}`"));
+    }
+}

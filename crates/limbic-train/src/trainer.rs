@@ -1,0 +1,316 @@
+//! The loop.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::tensor::{Device, Tensor};
+use limbic_model::{Part, write_directory};
+use limbic_weights::CounterRng;
+
+use crate::checkpoint::{Best, Checkpoint, Checkpoints, Progress};
+use crate::dataset::Drawn;
+use crate::evaluate::{Evaluation, Evaluator};
+use crate::log::{Logger, Say, StepRecord};
+use crate::optimizer::{AdamW, clip, global_norm, schedule};
+use crate::replicas::{Replicas, StepGradient};
+use crate::run_dir::RunResult;
+use crate::setup::Setup;
+use crate::{Recipe, RunDir, RunError};
+
+/// Trains the run that `recipe` describes on `devices`, from its last checkpoint if there is one, until its end or until
+/// `stop` is set.
+///
+/// # Errors
+/// Whatever makes the run impossible, [`RunError::Interrupted`] when `stop` was set, [`RunError::Diverged`].
+pub fn train(recipe: Recipe, devices: &[Device], stop: &AtomicBool, say: &Say) -> anyhow::Result<RunDir> {
+    let run_dir = RunDir::of(&recipe);
+    if run_dir.path("final").is_dir() && run_dir.read_recipe().is_ok_and(|done| done == recipe) {
+        say(&format!(
+            "{} is finished; its artifact is {}",
+            run_dir.root().display(),
+            run_dir.path("final").display()
+        ));
+        return Ok(run_dir);
+    }
+    let setup = Setup::new(recipe, &devices[0].clone().without_autodiff(), say)?;
+    Trainer::start(setup, devices, say)?.run(stop)
+}
+
+struct Trainer<'a> {
+    setup: Setup,
+    replicas: Replicas,
+    checkpoints: Checkpoints,
+    optimizer: AdamW,
+    /// The trained values, as one vector.
+    values: Tensor<1>,
+    progress: Progress,
+    log: Logger<'a>,
+}
+
+impl<'a> Trainer<'a> {
+    fn start(setup: Setup, devices: &[Device], say: &'a Say) -> anyhow::Result<Self> {
+        let recipe = &setup.recipe;
+        for line in describe(&setup, devices.len()) {
+            say(&line);
+        }
+        let mut values = setup.trainables.gather(&setup.artifact.model);
+        let mut optimizer = AdamW::new(&recipe.train, &setup.trainables, &values);
+        let mut progress = Progress::default();
+        let checkpoints = Checkpoints::new(setup.run_dir.path("checkpoints"), recipe.run.keep);
+        match checkpoints.latest()? {
+            None => say(&format!("starting {} at step 0", setup.run_dir.root().display())),
+            Some((checkpoint, folder, damaged)) => {
+                for problem in damaged {
+                    say(&format!("passed over a damaged checkpoint: {problem}"));
+                }
+                progress = checkpoint.progress;
+                values = setup
+                    .trainables
+                    .from_weights(&setup.artifact.model, &checkpoint.trainables)?;
+                optimizer.restore(&checkpoint.optimizer, progress.updates)?;
+                let (epoch, sample) = setup.train.position(progress.step * samples_per_step(recipe) as u64);
+                say(&format!(
+                    "resuming at step {}, epoch {epoch}, sample {sample} from {}",
+                    progress.step,
+                    folder.display()
+                ));
+            }
+        }
+        Ok(Self {
+            replicas: Replicas::new(&setup.artifact.model, devices)?,
+            log: Logger::open(setup.run_dir.root(), progress.step, recipe.train.steps, say)?,
+            checkpoints,
+            optimizer,
+            values,
+            progress,
+            setup,
+        })
+    }
+
+    fn run(mut self, stop: &AtomicBool) -> anyhow::Result<RunDir> {
+        while self.progress.step < self.setup.recipe.train.steps && !self.is_out_of_patience() {
+            self.step()?;
+            if self.is_due(self.setup.recipe.evaluation.every) {
+                self.evaluate()?;
+            }
+            if self.is_due(self.setup.recipe.run.save_every) {
+                self.save()?;
+            }
+            if stop.load(Ordering::Relaxed) {
+                let checkpoint = self.save()?;
+                self.log.finish();
+                let step = self.progress.step;
+                return Err(RunError::Interrupted { step, checkpoint }.into());
+            }
+        }
+        self.save()?;
+        self.finish()
+    }
+
+    fn step(&mut self) -> anyhow::Result<()> {
+        let recipe = &self.setup.recipe;
+        let step = self.progress.step;
+        let samples = samples_per_step(recipe);
+        let drawn = self.setup.train.draw(step * samples as u64, samples)?;
+        let shards: Vec<&[Drawn]> = drawn.chunks(recipe.train.batch_size / recipe.train.shards).collect();
+        let dropout = CounterRng::new(recipe.seed).site("dropout").index(step);
+        let StepGradient { gradient, sums, counts, positions } = self.replicas.gradient(
+            &self.setup.trainables,
+            &self.values,
+            &shards,
+            &recipe.train.loss,
+            dropout,
+        );
+
+        let norm = global_norm(&gradient);
+        let loss = sums.means(counts, &recipe.train.loss);
+        let rate = schedule(&recipe.train, step);
+        self.progress.step += 1;
+        if norm.is_finite() && loss.total.is_finite() {
+            let gradient = clip(gradient, norm, recipe.train.clip_norm);
+            self.values = self.optimizer.step(self.values.clone(), gradient, rate);
+            self.progress.updates = self.optimizer.updates();
+            self.progress.skipped_in_row = 0;
+        } else {
+            self.skip(norm)?;
+        }
+
+        let recipe = &self.setup.recipe;
+        let peak = recipe.train.learning_rate.values().fold(0.0f64, |a, b| a.max(*b));
+        let due = self.is_due(recipe.run.log_every) || self.progress.step == recipe.train.steps;
+        let seen = self.progress.step * samples as u64;
+        self.log.step(
+            &StepRecord {
+                step: self.progress.step,
+                epoch: seen as f64 / self.setup.train.len() as f64,
+                loss,
+                learning_rate: peak * rate,
+                grad_norm: norm,
+                samples,
+                tokens: counts.tokens,
+                positions,
+            },
+            due,
+        )
+    }
+
+    fn skip(&mut self, norm: f64) -> anyhow::Result<()> {
+        let allowed = self.setup.recipe.train.max_skipped;
+        self.progress.skipped += 1;
+        self.progress.skipped_in_row += 1;
+        self.log.say(&format!(
+            "step {} is skipped: its gradient has norm {norm}",
+            self.progress.step
+        ));
+        if self.progress.skipped_in_row <= allowed {
+            return Ok(());
+        }
+        Err(RunError::Diverged(format!(
+            "{} steps in a row had no finite gradient, the last of them step {}; `train.max_skipped` allows {allowed}. \
+             Lower `train.learning_rate` or raise `train.warmup`; the last good checkpoint is in {}",
+            self.progress.skipped_in_row,
+            self.progress.step,
+            self.setup.run_dir.path("checkpoints").display()
+        ))
+        .into())
+    }
+
+    fn evaluate(&mut self) -> anyhow::Result<()> {
+        let Self { setup, replicas, values, progress, log, checkpoints, .. } = self;
+        log.off_the_clock(|log| {
+            let evaluator = Evaluator {
+                replicas,
+                values: Some((&setup.trainables, values)),
+                labels: setup.artifact.config.labels.as_ref(),
+                loss: &setup.recipe.train.loss,
+                recipe: &setup.recipe.evaluation,
+            };
+            let evaluation = evaluator.evaluate(&setup.validation, &setup.tasks())?;
+            log.evaluation(progress.step, &summary(&evaluation))?;
+            let merit = evaluation.merit(setup.recipe.evaluation.metric)?;
+            if progress.best.is_none_or(|best| merit > best.merit) {
+                progress.best = Some(Best { step: progress.step, merit });
+                progress.since_best = 0;
+                let weights = setup.trainables.to_weights(&setup.artifact.model, values);
+                checkpoints.save_best(&weights, progress)?;
+            } else {
+                progress.since_best += 1;
+            }
+            Ok(())
+        })
+    }
+
+    fn save(&mut self) -> anyhow::Result<PathBuf> {
+        let Self { setup, optimizer, values, progress, log, checkpoints, .. } = self;
+        log.off_the_clock(|_| {
+            checkpoints.save(&Checkpoint {
+                progress: progress.clone(),
+                trainables: setup.trainables.to_weights(&setup.artifact.model, values),
+                optimizer: optimizer.to_weights(),
+            })
+        })
+    }
+
+    /// Writes the artifact of the best values, or of the last ones where nothing was evaluated.
+    fn finish(mut self) -> anyhow::Result<RunDir> {
+        self.log.finish();
+        let setup = &mut self.setup;
+        let last = setup.trainables.to_weights(&setup.artifact.model, &self.values);
+        let (artifact_step, values) = match self.progress.best {
+            None => (self.progress.step, self.values.clone()),
+            Some(best) => {
+                let weights = self.checkpoints.best()?;
+                (best.step, setup.trainables.from_weights(&setup.artifact.model, &weights)?)
+            }
+        };
+        setup.artifact.model = setup
+            .trainables
+            .scatter_plain(setup.artifact.model.clone(), &values);
+        let mut file = setup.run_dir.read_run_file()?;
+        let result = RunResult {
+            step: self.progress.step,
+            artifact_step,
+            trainables_sha256: last.sha256(),
+            optimizer_sha256: self.optimizer.to_weights().sha256(),
+        };
+        self.log.say(&format!(
+            "finished at step {}; trained values sha256 {}, optimizer state sha256 {}",
+            result.step, result.trainables_sha256, result.optimizer_sha256
+        ));
+        file.result = Some(result);
+        setup
+            .run_dir
+            .write_file("run.json", &(serde_json::to_string_pretty(&file)? + "\n"))?;
+        let target = setup.run_dir.path("final");
+        write_directory(&target, |folder| setup.artifact.write(folder, &target))?;
+        self.log.say(&format!(
+            "the artifact of step {artifact_step} is {}",
+            target.display()
+        ));
+        Ok(self.setup.run_dir)
+    }
+
+    fn is_due(&self, every: u64) -> bool {
+        every > 0 && self.progress.step.is_multiple_of(every)
+    }
+
+    fn is_out_of_patience(&self) -> bool {
+        let patience = self.setup.recipe.evaluation.patience;
+        patience > 0 && self.progress.since_best >= patience
+    }
+}
+
+fn samples_per_step(recipe: &Recipe) -> usize {
+    recipe.train.batch_size * recipe.train.accumulate
+}
+
+/// Names and values of an evaluation, for the log.
+fn summary(evaluation: &Evaluation) -> BTreeMap<&'static str, f64> {
+    let mut values = BTreeMap::from([
+        ("loss", evaluation.loss.total),
+        ("lm_loss", evaluation.loss.lm),
+        ("class_loss", evaluation.loss.class),
+    ]);
+    if let Some(text) = &evaluation.text {
+        values.extend([
+            ("text_accuracy", text.accuracy),
+            ("text_uar", text.uar),
+            ("text_unparsed", text.unparsed_rate),
+        ]);
+    }
+    if let Some(head) = &evaluation.head {
+        values.extend([("head_accuracy", head.accuracy), ("head_uar", head.uar)]);
+    }
+    values
+}
+
+/// What is about to happen, for people.
+fn describe(setup: &Setup, devices: usize) -> Vec<String> {
+    let recipe = &setup.recipe;
+    let all = burn::module::Module::num_params(&setup.artifact.model);
+    let trained = setup.trainables.num_values();
+    let mut lines = vec![format!(
+        "trained: {trained} of {all} values ({:.2} %)",
+        100.0 * trained as f64 / all as f64
+    )];
+    for part in [Part::Decoder, Part::Lora, Part::Projectors, Part::Head] {
+        if let Some(rate) = recipe.train.learning_rate.get(&part) {
+            lines.push(format!(
+                "  {:<11} {:>9}  learning rate {rate:e}",
+                format!("{part:?}").to_lowercase(),
+                setup.trainables.num_values_of(part)
+            ));
+        }
+    }
+    let samples = samples_per_step(recipe);
+    lines.push(format!(
+        "{} steps of {samples} samples ({} x {} accumulated) on {devices} device(s), {:.1} epochs of {} samples",
+        recipe.train.steps,
+        recipe.train.batch_size,
+        recipe.train.accumulate,
+        (recipe.train.steps * samples as u64) as f64 / setup.train.len() as f64,
+        setup.train.len()
+    ));
+    lines
+}
