@@ -1,1 +1,18 @@
-//! Black-box tests
+//! The binary from outside: what a user types, what comes out, and what lies on the disk afterwards.
+
+#![allow(clippy::print_stderr, reason = "a test says why it skips")]
+
+/// Misspelt keys, missing files, wrong values.
+mod complaints;
+/// Every shipped YAML reads.
+mod configs;
+/// Every key of a recipe is documented.
+mod documentation;
+/// A finished run, scored, asked and exported.
+mod finished;
+/// Clips that are damaged, empty, no media, or silent.
+mod media;
+/// Interrupted, resumed, and run by other numbers of devices.
+mod resume;
+/// Where tests run, and what they share.
+mod workplace;

@@ -28,7 +28,11 @@ fn cpu(replicas: Option<&str>) -> anyhow::Result<Vec<Device>> {
             .parse()
             .ok()
             .filter(|count| *count > 0)
-            .ok_or_else(|| RunError::recipe(format!("`--devices cpu:{count}`: wanted a number of replicas, for example cpu:2")))?,
+            .ok_or_else(|| {
+                RunError::recipe(format!(
+                    "`--devices cpu:{count}`: wanted a number of replicas, for example cpu:2"
+                ))
+            })?,
     };
     Ok(vec![Device::flex(); count])
 }
@@ -40,7 +44,10 @@ fn cpu(_replicas: Option<&str>) -> anyhow::Result<Vec<Device>> {
 
 #[cfg(feature = "cuda")]
 fn cuda(indices: Option<&str>) -> anyhow::Result<Vec<Device>> {
-    Ok(parse_indices("cuda", indices)?.into_iter().map(Device::cuda).collect())
+    Ok(parse_indices("cuda", indices)?
+        .into_iter()
+        .map(Device::cuda)
+        .collect())
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -68,7 +75,11 @@ fn wgpu(_kind: Option<&str>) -> anyhow::Result<Vec<Device>> {
 }
 
 fn parse_indices(kind: &str, indices: Option<&str>) -> anyhow::Result<Vec<usize>> {
-    let indices = indices.unwrap_or("0").split(',').map(str::parse).collect::<Result<Vec<usize>, _>>();
+    let indices = indices
+        .unwrap_or("0")
+        .split(',')
+        .map(str::parse)
+        .collect::<Result<Vec<usize>, _>>();
     indices
         .ok()
         .filter(|indices| !indices.is_empty())

@@ -10,7 +10,9 @@ use crate::device;
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let model = Model::open(&args.run, &device::parse(&args.devices)?)?;
-    let scores = model.score(args.data.as_deref(), args.split, args.max_bad, &|line| eprintln!("{line}"))?;
+    let scores = model.score(args.data.as_deref(), args.split, args.max_bad, &|line| {
+        eprintln!("{line}")
+    })?;
     let summary = summary(&scores);
     if let Some(run) = &model.run {
         let folder = run.path(&format!("eval/{}", args.split));
@@ -19,7 +21,10 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
         for prediction in &scores.predictions {
             writeln!(predictions, "{}", serde_json::to_string(prediction)?)?;
         }
-        run.write_file(&format!("eval/{}/predictions.jsonl", args.split), &predictions)?;
+        run.write_file(
+            &format!("eval/{}/predictions.jsonl", args.split),
+            &predictions,
+        )?;
         run.write_file(
             &format!("eval/{}/scores.json", args.split),
             &(serde_json::to_string_pretty(&scores)? + "\n"),
@@ -30,7 +35,10 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     } else {
         print!("{}", report(&scores));
         if let Some(run) = &model.run {
-            println!("\nanswers and scores: {}", run.path(&format!("eval/{}", args.split)).display());
+            println!(
+                "\nanswers and scores: {}",
+                run.path(&format!("eval/{}", args.split)).display()
+            );
         }
     }
     Ok(())
@@ -61,7 +69,15 @@ fn summary(scores: &SplitScores) -> Value {
 fn report(scores: &SplitScores) -> String {
     let mut lines = format!(
         "split {}: {} clips scored, {} quarantined\n\n{:<18} {:>8} {:>8} {:>8} {:>8} {:>9}\n",
-        scores.split, scores.n, scores.quarantined, "", "accuracy", "uar", "w-f1", "macro-f1", "unparsed"
+        scores.split,
+        scores.n,
+        scores.quarantined,
+        "",
+        "accuracy",
+        "uar",
+        "w-f1",
+        "macro-f1",
+        "unparsed"
     );
     let rows = [
         ("generated text", Some(&scores.text)),

@@ -8,7 +8,10 @@ use crate::device;
 pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let model = Model::open(&args.run, &device::parse("cpu:1")?)?;
     if args.out.exists() {
-        bail!("{} is there already; name a folder that is not", args.out.display());
+        bail!(
+            "{} is there already; name a folder that is not",
+            args.out.display()
+        );
     }
     if let Some(parent) = args.out.parent() {
         std::fs::create_dir_all(parent)?;

@@ -7,7 +7,10 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<()> {
     }
     println!("{}: {} clips", report.manifest.display(), report.clips);
     for (split, emotions) in &report.counts {
-        let counts: Vec<String> = emotions.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let counts: Vec<String> = emotions
+            .iter()
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
         println!("  {split:<11} {}", counts.join(", "));
     }
     Ok(())

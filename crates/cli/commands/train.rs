@@ -14,7 +14,8 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if args.restart {
         let root = RunDir::of(&recipe).root().to_path_buf();
         if root.is_dir() {
-            std::fs::remove_dir_all(&root).with_context(|| format!("cannot delete {}", root.display()))?;
+            std::fs::remove_dir_all(&root)
+                .with_context(|| format!("cannot delete {}", root.display()))?;
         }
     }
     let stop = Arc::new(AtomicBool::new(false));

@@ -49,7 +49,11 @@ impl LabelSet {
         Ok(set)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Says what makes a set unusable.
+    ///
+    /// # Errors
+    /// No labels, an empty word, a word that stands for two labels.
+    pub fn check(&self) -> Result<(), String> {
         if self.labels.is_empty() {
             return Err("it has no labels: list at least one under `labels`".to_owned());
         }

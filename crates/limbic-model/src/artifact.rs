@@ -102,7 +102,11 @@ impl ArtifactConfig {
                 tokens: input.projector.num_tokens(),
             })
             .collect();
-        let labels = self.labels.as_ref().map(LabelSet::names).unwrap_or_default();
+        let labels = self
+            .labels
+            .as_ref()
+            .map(LabelSet::names)
+            .unwrap_or_default();
         Ok(PromptCompiler::new(self.prompt.clone(), slots, &labels)?)
     }
 }
@@ -131,7 +135,10 @@ impl Artifact {
             DecoderSource::Own => {
                 let llm = folder.join(LLM);
                 fs::create_dir_all(&llm).map_err(ModelError::io(&llm))?;
-                self.model.llama.config().write_json(&llm.join("config.json"))?;
+                self.model
+                    .llama
+                    .config()
+                    .write_json(&llm.join("config.json"))?;
                 let weights = Weights::collect_only(&self.model.llama, |name| {
                     Part::of(name) == Some(Part::Decoder)
                 });
@@ -143,10 +150,10 @@ impl Artifact {
         }
         if self.model.llama.lora().is_some() {
             let adapter = folder.join(ADAPTER);
-            fs::create_dir_all(&adapter).map_err(ModelError::io(&adapter))?;
+            // PEFT looks for the base model from the folder that Python runs in, as limbic does.
             let base = match &config.decoder {
-                DecoderSource::Own => PathBuf::from("../llm"),
-                DecoderSource::Base { path, .. } => Path::new("..").join(path),
+                DecoderSource::Own => target.join(LLM),
+                DecoderSource::Base { .. } => self.decoder.clone(),
             };
             write_adapter(&self.model.llama, &adapter, &base.to_string_lossy())?;
         }
@@ -157,7 +164,8 @@ impl Artifact {
             .map_err(|error| ModelError::directory(&path, error.to_string()))?;
         fs::write(&path, text + "\n").map_err(ModelError::io(&path))?;
         let weights = Weights::collect_only(&self.model, is_multimodal);
-        Ok(rename(&weights, |name| name_on_disk(name, &config.inputs)).write(&folder.join(PROJECTOR))?)
+        Ok(rename(&weights, |name| name_on_disk(name, &config.inputs))
+            .write(&folder.join(PROJECTOR))?)
     }
 
     /// Reads a directory that [`Artifact::write`] made, on the plain `device`.
@@ -181,7 +189,7 @@ impl Artifact {
         }
         let decoder = match &config.decoder {
             DecoderSource::Own => folder.join(LLM),
-            DecoderSource::Base { path, .. } => folder.join(path),
+            DecoderSource::Base { path, .. } => tidy(&folder.join(path)),
         };
         let (mut llama, tokenizer) = read_decoder(&decoder, device)?;
         if let DecoderSource::Base { sha256, .. } = &config.decoder {
@@ -206,9 +214,8 @@ impl Artifact {
         let weights = rename(&Weights::read(&path)?, |name| {
             name_in_model(name, &config.inputs)
         });
-        let model = load_only(model, &weights, is_multimodal).map_err(|error| {
-            ModelError::directory(&path, error.to_string())
-        })?;
+        let model = load_only(model, &weights, is_multimodal)
+            .map_err(|error| ModelError::directory(&path, error.to_string()))?;
         Ok(Self {
             config,
             model,
@@ -222,10 +229,7 @@ impl Artifact {
 ///
 /// # Errors
 /// Files that are missing, damaged or do not fit each other.
-pub fn read_decoder(
-    folder: &Path,
-    device: &Device,
-) -> Result<(Llama, TextTokenizer), ModelError> {
+pub fn read_decoder(folder: &Path, device: &Device) -> Result<(Llama, TextTokenizer), ModelError> {
     let llama = Llama::read(folder, device)?;
     let (bos, eos) = special_ids(llama.config())?;
     let tokenizer = TextTokenizer::read(&folder.join("tokenizer.json"), bos, eos)?;
@@ -276,6 +280,20 @@ fn rename(weights: &Weights, name: impl Fn(&str) -> String) -> Weights {
             .map(|(old, tensor)| (name(old), tensor.clone()))
             .collect(),
     }
+}
+
+/// `path` without detours such as `a/../`. Artifacts are not reached through symbolic links.
+fn tidy(path: &Path) -> PathBuf {
+    let mut tidy = PathBuf::new();
+    for component in path.components() {
+        let last = tidy.components().next_back();
+        if component == Component::ParentDir && matches!(last, Some(Component::Normal(_))) {
+            tidy.pop();
+        } else {
+            tidy.push(component);
+        }
+    }
+    tidy
 }
 
 /// `path` as seen from the directory `from`, which need not exist yet.

@@ -60,7 +60,10 @@ impl Batch {
             .expect("a batch of at least one example");
         let num_inputs = examples[0].features.len();
 
-        let num_text: usize = examples.iter().map(|example| text_length(example.compiled)).sum();
+        let num_text: usize = examples
+            .iter()
+            .map(|example| text_length(example.compiled))
+            .sum();
         let mut text: Vec<i64> = Vec::with_capacity(num_text);
         let mut rows_of: Vec<Vec<&Features>> = vec![Vec::new(); num_inputs];
         // Row of the table, or (input, row among that input's rows) until all rows are counted.
@@ -81,8 +84,9 @@ impl Batch {
                 match segment {
                     Segment::Text(ids) => put_text(ids, &mut position),
                     Segment::Media { input, tokens } => {
-                        let features = example.features[*input]
-                            .expect("the compiler leaves out the slot of a medium that the clip lacks");
+                        let features = example.features[*input].expect(
+                            "the compiler leaves out the slot of a medium that the clip lacks",
+                        );
                         let first = rows_of[*input].len() * tokens;
                         rows_of[*input].push(features);
                         for token in 0..*tokens {
@@ -135,7 +139,10 @@ impl Batch {
         Self {
             size,
             length,
-            num_positions: examples.iter().map(|example| example.compiled.length()).sum(),
+            num_positions: examples
+                .iter()
+                .map(|example| example.compiled.length())
+                .sum(),
             num_supervised: supervised.len(),
             num_labelled: labelled.len(),
             text: ints(text).unsqueeze(),

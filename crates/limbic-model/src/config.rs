@@ -72,10 +72,9 @@ impl EmotionLlmConfig {
             .inputs
             .iter()
             .map(|input| {
-                let projector =
-                    input
-                        .projector
-                        .init(input.encoder.feature_dim(), dim, device);
+                let projector = input
+                    .projector
+                    .init(input.encoder.feature_dim(), dim, device);
                 limbic_weights::seed(projector, site(seed, &input.name))
             })
             .collect();

@@ -36,7 +36,10 @@ pub fn write_directory<E: From<ModelError>>(
         fs::rename(target, &old).map_err(ModelError::io(target))?;
     }
     fs::rename(&partial, target).map_err(ModelError::io(target))?;
-    if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    if let Some(parent) = target
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
         sync(parent)?;
     }
     remove(&old)?;
@@ -138,7 +141,10 @@ mod tests {
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
         fs::write(target.join("sub/a.txt"), "tw0").unwrap();
         let message = verify_directory(&target).unwrap_err().to_string();
-        assert!(message.contains("a.txt") && message.contains("SHA-256"), "{message}");
+        assert!(
+            message.contains("a.txt") && message.contains("SHA-256"),
+            "{message}"
+        );
         fs::remove_file(target.join(MANIFEST)).unwrap();
         assert!(verify_directory(&target).is_err());
     }

@@ -63,14 +63,15 @@ impl EmotionLlm {
             let logits = self.llama.logits(states.clone().select(0, at.clone()));
             (logits, targets.clone())
         });
-        let classes = batch
-            .labelled
-            .as_ref()
-            .zip(self.head.as_ref())
-            .map(|((at, labels), head)| {
-                let states = self.llama.norm(states.clone().select(0, at.clone()));
-                (head.forward(states), labels.clone())
-            });
+        let classes =
+            batch
+                .labelled
+                .as_ref()
+                .zip(self.head.as_ref())
+                .map(|((at, labels), head)| {
+                    let states = self.llama.norm(states.clone().select(0, at.clone()));
+                    (head.forward(states), labels.clone())
+                });
         Readout { tokens, classes }
     }
 
@@ -116,5 +117,67 @@ impl EmotionLlm {
             &[stop],
             sampling,
         )?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Tensor, TensorData};
+    use limbic_data::Segment;
+
+    use crate::tests::{Fixture, device, distance, host};
+
+    #[test]
+    fn media_stand_in_their_slots_and_text_around_them() {
+        let fixture = Fixture::new(1);
+        let model = &fixture.artifact.model;
+        let compiled = fixture.two();
+        let batch = fixture.batch(&compiled, &[0, 1]);
+        let rows = host(model.embed(&batch));
+        let dim = rows.len() / (batch.size * batch.length);
+        let text = |ids: &[u32]| {
+            let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
+            let shape = [1, ids.len()];
+            host(
+                model
+                    .llama
+                    .embed(Tensor::from_data(TensorData::new(ids, shape), &device())),
+            )
+        };
+        let mut slots = 0;
+        for (row, sample) in compiled.iter().enumerate() {
+            let mut place = row * batch.length * dim;
+            let mut next = |length: usize| {
+                place += length;
+                &rows[place - length..place]
+            };
+            for segment in &sample.prompt {
+                match segment {
+                    Segment::Text(ids) => {
+                        let wanted = text(ids);
+                        assert_eq!(next(wanted.len()), wanted);
+                    }
+                    Segment::Media { input, tokens } => {
+                        let of_input = [&fixture.voices, &fixture.pitches][*input];
+                        let features = &of_input[row];
+                        let shape = [1, features.length, features.dim];
+                        let data = TensorData::new(features.data.clone(), shape);
+                        let projector = &model.projectors[*input];
+                        let wanted = projector
+                            .forward(Tensor::from_data(data, &device()), &[features.length]);
+                        assert_eq!(wanted.dims(), [1, *tokens, dim]);
+                        let got = next(tokens * dim);
+                        assert!(
+                            distance(got, &host(wanted)) < 1e-6,
+                            "sample {row}, input {input}"
+                        );
+                        slots += 1;
+                    }
+                }
+            }
+            let wanted = text(&sample.answer);
+            assert_eq!(next(wanted.len()), wanted);
+        }
+        assert_eq!(slots, 3, "two media of the first clip, one of the second");
     }
 }

@@ -16,6 +16,9 @@ mod error;
 mod head;
 mod trainables;
 
+#[cfg(test)]
+mod tests;
+
 pub use artifact::{Artifact, ArtifactConfig, DecoderSource, FORMAT, read_decoder};
 pub use batch::{Batch, Example};
 pub use config::{EmotionLlmConfig, InputConfig};

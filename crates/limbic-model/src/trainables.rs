@@ -165,8 +165,7 @@ impl Trainables {
         model: &EmotionLlm,
         weights: &Weights,
     ) -> Result<Tensor<1>, WeightsError> {
-        let model =
-            limbic_weights::load_only(model.clone(), weights, |name| self.contains(name))?;
+        let model = limbic_weights::load_only(model.clone(), weights, |name| self.contains(name))?;
         Ok(self.gather(&model))
     }
 
@@ -257,8 +256,7 @@ impl ModuleVisitor for ValueCollector<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if self.walk.next_if_trained().is_some() {
-            self.flat
-                .push(param.val().without_autodiff().reshape([-1]));
+            self.flat.push(param.val().without_autodiff().reshape([-1]));
         }
     }
 }

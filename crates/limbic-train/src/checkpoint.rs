@@ -68,14 +68,20 @@ impl Checkpoints {
     /// # Errors
     /// When the file system refuses; what was saved before is then untouched.
     pub fn save(&self, checkpoint: &Checkpoint) -> anyhow::Result<PathBuf> {
-        let target = self.folder.join(format!("step-{:08}", checkpoint.progress.step));
-        write_directory(&target, |folder| -> anyhow::Result<()> {
-            checkpoint.trainables.write(&folder.join(TRAINABLES))?;
-            checkpoint.optimizer.write(&folder.join(OPTIMIZER))?;
-            write_state(folder, &checkpoint.progress)
-        })
-        .with_context(|| format!("cannot save the checkpoint {}", target.display()))?;
-        verify_directory(&target)?;
+        let target = self
+            .folder
+            .join(format!("step-{:08}", checkpoint.progress.step));
+        // What a step leaves is a function of the run: a whole checkpoint of it is not replaced, since a crash between
+        // the two renames could then take the only one away.
+        if verify_directory(&target).is_err() {
+            write_directory(&target, |folder| -> anyhow::Result<()> {
+                checkpoint.trainables.write(&folder.join(TRAINABLES))?;
+                checkpoint.optimizer.write(&folder.join(OPTIMIZER))?;
+                write_state(folder, &checkpoint.progress)
+            })
+            .with_context(|| format!("cannot save the checkpoint {}", target.display()))?;
+            verify_directory(&target)?;
+        }
         let steps = self.steps()?;
         for step in &steps[..steps.len().saturating_sub(self.keep)] {
             std::fs::remove_dir_all(step).with_context(|| step.display().to_string())?;
@@ -137,7 +143,11 @@ impl Checkpoints {
         for entry in std::fs::read_dir(&self.folder)? {
             let path = entry?.path();
             let is_step = |name: &str| name.starts_with("step-");
-            if path.file_name().and_then(|name| name.to_str()).is_some_and(is_step) {
+            if path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(is_step)
+            {
                 steps.push(path);
             }
         }
@@ -169,10 +179,18 @@ mod tests {
     use limbic_weights::NamedTensor;
 
     fn checkpoint(step: u64) -> Checkpoint {
-        let tensor = NamedTensor { shape: vec![2], values: vec![step as f32, 0.5] };
-        let weights = Weights { tensors: [("w".to_string(), tensor)].into() };
+        let tensor = NamedTensor {
+            shape: vec![2],
+            values: vec![step as f32, 0.5],
+        };
+        let weights = Weights {
+            tensors: [("w".to_string(), tensor)].into(),
+        };
         Checkpoint {
-            progress: Progress { step, ..Progress::default() },
+            progress: Progress {
+                step,
+                ..Progress::default()
+            },
             trainables: weights.clone(),
             optimizer: weights,
         }
@@ -194,6 +212,16 @@ mod tests {
         std::fs::write(folder.join(TRAINABLES), "x").unwrap();
         let (latest, _, damaged) = checkpoints.latest().unwrap().unwrap();
         assert_eq!((latest.progress.step, damaged.len()), (10, 1));
+
+        // Saved again, the damaged one is replaced, and a whole one left as it is.
+        checkpoints.save(&checkpoint(15)).unwrap();
+        assert_eq!(checkpoints.latest().unwrap().unwrap().0.progress.step, 15);
+        let whole = root.path().join("c/step-00000015").join(STATE);
+        let written = || std::fs::metadata(&whole).unwrap().modified().unwrap();
+        let before = written();
+        checkpoints.save(&checkpoint(15)).unwrap();
+        assert_eq!(written(), before);
+        std::fs::write(folder.join(TRAINABLES), "x").unwrap();
 
         std::fs::remove_file(root.path().join("c/step-00000010").join(STATE)).unwrap();
         let message = checkpoints.latest().unwrap_err().to_string();

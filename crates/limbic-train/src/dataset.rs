@@ -46,7 +46,7 @@ pub struct Drawn<'a> {
 pub struct Dropped {
     /// No task has an answer for them.
     pub unanswered: usize,
-    /// Their sample has more positions than `data.max_tokens`.
+    /// Their sample, or their prompt and `evaluation.max_new_tokens`, take more positions than `data.max_tokens`.
     pub too_long: usize,
 }
 
@@ -63,8 +63,10 @@ pub struct Questions<'a> {
     pub tokenizer: &'a TextTokenizer,
     /// Whether prompts hold the transcript.
     pub transcript: bool,
-    /// Longest sample.
+    /// Longest sample, and longest prompt with room for an answer.
     pub max_tokens: usize,
+    /// The room that an answer needs.
+    pub max_new_tokens: usize,
     /// Names the order and the draws.
     pub seed: u64,
 }
@@ -114,7 +116,8 @@ impl Dataset {
             for (task, answer) in &sample.answers {
                 for wording in &wordings[task] {
                     let compiled = dataset.compile(&sample, wording, Some(answer))?;
-                    longest = longest.max(compiled.length());
+                    let room = compiled.prompt_length() + questions.max_new_tokens;
+                    longest = longest.max(compiled.length()).max(room);
                 }
             }
             if longest > questions.max_tokens {
@@ -192,7 +195,12 @@ impl Dataset {
     ///
     /// # Errors
     /// A task without instructions, a text that cannot be compiled.
-    pub fn ask<'a>(&'a self, sample: &'a Sample, task: Task, answered: bool) -> anyhow::Result<Drawn<'a>> {
+    pub fn ask<'a>(
+        &'a self,
+        sample: &'a Sample,
+        task: Task,
+        answered: bool,
+    ) -> anyhow::Result<Drawn<'a>> {
         let wording = &self.compiler.instructions(task)?[0];
         let answer = sample.answers.get(&task).filter(|_| answered);
         Ok(Drawn {
@@ -206,14 +214,24 @@ impl Dataset {
         &self.tokenizer
     }
 
-    fn compile(&self, sample: &Sample, instruction: &str, answer: Option<&str>) -> anyhow::Result<Compiled> {
+    fn compile(
+        &self,
+        sample: &Sample,
+        instruction: &str,
+        answer: Option<&str>,
+    ) -> anyhow::Result<Compiled> {
         let clip = &sample.encoded.clip;
         let turn = Turn {
             instruction,
             transcript: clip.transcript.as_deref().filter(|_| self.transcript),
             answer,
         };
-        let present: Vec<bool> = sample.encoded.features.iter().map(Option::is_some).collect();
+        let present: Vec<bool> = sample
+            .encoded
+            .features
+            .iter()
+            .map(Option::is_some)
+            .collect();
         Ok(self.compiler.compile(&turn, &present, &self.tokenizer)?)
     }
 }
@@ -222,7 +240,15 @@ impl Dataset {
 pub(crate) fn with_examples<R>(drawn: &[Drawn], use_them: impl FnOnce(&[Example]) -> R) -> R {
     let features: Vec<Vec<_>> = drawn
         .iter()
-        .map(|drawn| drawn.sample.encoded.features.iter().map(Option::as_ref).collect())
+        .map(|drawn| {
+            drawn
+                .sample
+                .encoded
+                .features
+                .iter()
+                .map(Option::as_ref)
+                .collect()
+        })
         .collect();
     let examples: Vec<Example> = drawn
         .iter()

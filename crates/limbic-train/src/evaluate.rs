@@ -119,11 +119,17 @@ impl Evaluator<'_> {
         let truth: Vec<usize> = labelled.iter().filter_map(|sample| sample.label).collect();
         let index = |label: &Option<String>| label.as_ref().and_then(|label| labels.index(label));
         let scores = |predicted: Vec<Option<usize>>| -> anyhow::Result<Scores> {
-            Ok(Scores::new(Confusion::of(labels.names(), &truth, &predicted)?))
+            Ok(Scores::new(Confusion::of(
+                labels.names(),
+                &truth,
+                &predicted,
+            )?))
         };
         let text = scores(predictions.iter().map(|p| index(&p.label)).collect())?;
         let head = if predictions.iter().all(|p| p.head_label.is_some()) {
-            Some(scores(predictions.iter().map(|p| index(&p.head_label)).collect())?)
+            Some(scores(
+                predictions.iter().map(|p| index(&p.head_label)).collect(),
+            )?)
         } else {
             None
         };
@@ -222,14 +228,19 @@ impl Evaluator<'_> {
             .zip(generations)
             .enumerate()
             .map(|(row, (drawn, generation))| {
-                let answer = dataset.tokenizer().decode(&generation.tokens)?.trim().to_string();
+                let answer = dataset
+                    .tokenizer()
+                    .decode(&generation.tokens)?
+                    .trim()
+                    .to_string();
                 let label = self.labels.and_then(|labels| parse_answer(&answer, labels));
                 let of_row: Vec<f32> = match &probabilities {
                     Some(all) => all[row * names.len()..(row + 1) * names.len()].to_vec(),
                     None => Vec::new(),
                 };
                 // The first of equals, as the text's greedy choice is.
-                let best = (0..of_row.len()).reduce(|a, b| if of_row[b] > of_row[a] { b } else { a });
+                let best =
+                    (0..of_row.len()).reduce(|a, b| if of_row[b] > of_row[a] { b } else { a });
                 Ok(Prediction {
                     id: drawn.sample.encoded.clip.id.clone(),
                     truth: drawn.sample.label.map(|label| names[label].to_string()),

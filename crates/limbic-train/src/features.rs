@@ -210,7 +210,10 @@ pub(crate) fn statistics(clips: &[EncodedClip], input: usize) -> Option<(Vec<f32
     let count: usize = all.iter().map(|features| features.length).sum();
     let mut sum = vec![0.0f64; dim];
     let mut squares = vec![0.0f64; dim];
-    for row in all.iter().flat_map(|features| features.data.chunks_exact(dim)) {
+    for row in all
+        .iter()
+        .flat_map(|features| features.data.chunks_exact(dim))
+    {
         for (d, value) in row.iter().enumerate() {
             sum[d] += f64::from(*value);
             squares[d] += f64::from(*value) * f64::from(*value);
@@ -220,7 +223,12 @@ pub(crate) fn statistics(clips: &[EncodedClip], input: usize) -> Option<(Vec<f32
     let std = squares
         .iter()
         .zip(&mean)
-        .map(|(squares, mean)| (squares / count as f64 - mean * mean).max(0.0).sqrt().max(SMALLEST) as f32)
+        .map(|(squares, mean)| {
+            (squares / count as f64 - mean * mean)
+                .max(0.0)
+                .sqrt()
+                .max(SMALLEST) as f32
+        })
         .collect();
     Some((mean.iter().map(|mean| *mean as f32).collect(), std))
 }

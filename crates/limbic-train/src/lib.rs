@@ -26,8 +26,11 @@ mod scoring;
 mod setup;
 mod trainer;
 
+#[cfg(test)]
+mod tests;
+
 pub use checkpoint::{Best, Checkpoint, Checkpoints, Progress};
-pub use dataset::{Dataset, Dropped, Drawn, Questions, Sample};
+pub use dataset::{Dataset, Drawn, Dropped, Questions, Sample};
 pub use error::RunError;
 pub use evaluate::{Evaluation, Evaluator, Prediction};
 pub use features::{EncodedClip, FeatureReader, Quarantined};

@@ -49,7 +49,6 @@ pub(crate) struct StepRecord {
     /// Mean losses.
     pub(crate) loss: LossMeans,
 
-
     /// Largest learning rate in force.
     pub(crate) learning_rate: f64,
     /// Norm of the gradient before clipping.
@@ -148,7 +147,10 @@ impl<'a> Logger<'a> {
             ("grad_norm", record.grad_norm),
             ("epoch", record.epoch),
             ("samples_per_second", window.samples as f64 / seconds),
-            ("supervised_tokens_per_second", window.tokens as f64 / seconds),
+            (
+                "supervised_tokens_per_second",
+                window.tokens as f64 / seconds,
+            ),
             ("positions_per_second", window.positions as f64 / seconds),
         ]);
         let left = (self.total - record.step.min(self.total)) as f64 * seconds / steps;
@@ -177,7 +179,11 @@ impl<'a> Logger<'a> {
     ///
     /// # Errors
     /// When the file system refuses.
-    pub(crate) fn evaluation(&mut self, step: u64, values: &BTreeMap<&str, f64>) -> anyhow::Result<()> {
+    pub(crate) fn evaluation(
+        &mut self,
+        step: u64,
+        values: &BTreeMap<&str, f64>,
+    ) -> anyhow::Result<()> {
         let list: Vec<String> = values
             .iter()
             .map(|(name, value)| format!("{name} {value:.4}"))
@@ -230,7 +236,12 @@ fn kept_lines(text: &str, step: u64) -> String {
 
 fn clock(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
-    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    format!(
+        "{}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
 }
 
 #[cfg(test)]

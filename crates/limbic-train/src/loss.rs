@@ -78,7 +78,9 @@ pub(crate) fn joint_loss(
 /// logits `[N, C]`, targets `[N]`, result `[1]`
 pub fn cross_entropy_sum(logits: Tensor<2>, targets: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
     let log_probabilities = log_softmax(logits, 1);
-    let chosen = log_probabilities.clone().gather(1, targets.unsqueeze_dim(1));
+    let chosen = log_probabilities
+        .clone()
+        .gather(1, targets.unsqueeze_dim(1));
     let hard = chosen.sum().neg();
     if smoothing == 0.0 {
         return hard;
@@ -104,7 +106,10 @@ mod tests {
         let targets = || Tensor::<1, Int>::from_data([1i64, 0], &device);
         // torch.nn.functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=s), by hand:
         // row 1: log(e^1 + e^2 + e^0.5) - 2 = 0.4643726; row 2: log(e^0 + e^-1 + e^3) - 0 = 3.0658874.
-        let lse = [(1f64.exp() + 2f64.exp() + 0.5f64.exp()).ln(), (1.0 + (-1f64).exp() + 3f64.exp()).ln()];
+        let lse = [
+            (1f64.exp() + 2f64.exp() + 0.5f64.exp()).ln(),
+            (1.0 + (-1f64).exp() + 3f64.exp()).ln(),
+        ];
         let hard = lse[0] - 2.0 + lse[1];
         let got = value(&cross_entropy_sum(logits.clone(), targets(), 0.0));
         assert!((got - hard).abs() < 1e-5, "{got} {hard}");

@@ -49,8 +49,7 @@ impl AdamW {
         self.updates += 1;
         let correction = |beta: f64| 1.0 - beta.powf(self.updates as f64);
         self.first_moment = self.first_moment.clone() * beta1 + gradient.clone() * (1.0 - beta1);
-        self.second_moment =
-            self.second_moment.clone() * beta2 + gradient.square() * (1.0 - beta2);
+        self.second_moment = self.second_moment.clone() * beta2 + gradient.square() * (1.0 - beta2);
         let denominator =
             self.second_moment.clone().sqrt() / correction(beta2).sqrt() + self.epsilon;
         let rates = self.rates.clone() * schedule;
@@ -139,5 +138,170 @@ pub fn global_norm(gradient: &Tensor<1>) -> f64 {
 /// `gradient` scaled down to a norm of at most `max_norm`, as `torch.nn.utils.clip_grad_norm_` does it.
 pub fn clip(gradient: Tensor<1>, norm: f64, max_norm: f64) -> Tensor<1> {
     let scale = max_norm / (norm + 1e-6);
-    if scale < 1.0 { gradient * scale } else { gradient }
+    if scale < 1.0 {
+        gradient * scale
+    } else {
+        gradient
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn flat(value: &Value) -> Tensor<1> {
+        let values: Vec<f32> = value
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|v| v.as_f64().unwrap() as f32)
+            .collect();
+        Tensor::from_data(values.as_slice(), &Device::flex())
+    }
+
+    fn host(tensor: &Tensor<1>) -> Vec<f32> {
+        tensor.to_data().try_into_vec().unwrap()
+    }
+
+    fn assert_close(got: &Tensor<1>, wanted: &Value, what: &str) {
+        let (got, wanted) = (host(got), host(&flat(wanted)));
+        assert_eq!(got.len(), wanted.len());
+        for (got, wanted) in got.iter().zip(&wanted) {
+            assert!(
+                (got - wanted).abs() < 2e-6,
+                "{what}: {got}, torch says {wanted}"
+            );
+        }
+    }
+
+    /// tests/golden/adamw.json, made by scripts/golden/adamw.py.
+    fn golden() -> Value {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/adamw.json");
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    fn fresh(golden: &Value) -> AdamW {
+        let number = |key: &str| golden[key].as_f64().unwrap();
+        let rates = flat(&golden["rates"]);
+        AdamW {
+            betas: [
+                golden["betas"][0].as_f64().unwrap(),
+                golden["betas"][1].as_f64().unwrap(),
+            ],
+            epsilon: number("eps"),
+            weight_decay: number("weight_decay"),
+            updates: 0,
+            first_moment: rates.zeros_like(),
+            second_moment: rates.zeros_like(),
+            rates,
+        }
+    }
+
+    #[test]
+    fn ten_steps_are_torchs() {
+        let golden = golden();
+        let mut optimizer = fresh(&golden);
+        let mut values = flat(&golden["start"]);
+        for (number, step) in golden["steps"].as_array().unwrap().iter().enumerate() {
+            let gradient = flat(&step["gradient"]);
+            let norm = global_norm(&gradient);
+            assert!(
+                (norm - step["norm"].as_f64().unwrap()).abs() < 1e-5 * norm,
+                "step {number}: {norm}"
+            );
+            let gradient = clip(gradient, norm, golden["max_norm"].as_f64().unwrap());
+            assert_close(
+                &gradient,
+                &step["clipped"],
+                &format!("gradient of step {number}"),
+            );
+            values = optimizer.step(values, gradient, step["schedule"].as_f64().unwrap());
+            assert_close(
+                &values,
+                &step["values"],
+                &format!("values after step {number}"),
+            );
+        }
+        assert_eq!(optimizer.updates(), 10);
+    }
+
+    #[test]
+    fn a_restored_state_goes_on_bit_for_bit() {
+        let golden = golden();
+        let steps: Vec<_> = golden["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|s| flat(&s["gradient"]))
+            .collect();
+        let run = |mut optimizer: AdamW, mut values: Tensor<1>, steps: &[Tensor<1>]| {
+            for gradient in steps {
+                values = optimizer.step(values, gradient.clone(), 1.0);
+            }
+            (optimizer, values)
+        };
+        let (_, whole) = run(fresh(&golden), flat(&golden["start"]), &steps);
+        let (stopped, values) = run(fresh(&golden), flat(&golden["start"]), &steps[..6]);
+        let mut resumed = fresh(&golden);
+        resumed
+            .restore(&stopped.to_weights(), stopped.updates())
+            .unwrap();
+        assert_eq!(host(&run(resumed, values, &steps[6..]).1), host(&whole));
+
+        let mut other = fresh(&golden);
+        other.first_moment = Tensor::zeros([3], &Device::flex());
+        let message = other
+            .restore(&stopped.to_weights(), 6)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("[7]") && message.contains("[3]"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_norm_of_a_long_vector_is_exact() {
+        // Three stretches, the last one short: 2^21 + 5 values of 1/2 have norm sqrt(2^21 + 5) / 2.
+        let length = (1 << 21) + 5;
+        let gradient = Tensor::<1>::full([length], 0.5, &Device::flex());
+        let wanted = (length as f64).sqrt() / 2.0;
+        assert!((global_norm(&gradient) - wanted).abs() < 1e-6 * wanted);
+        let broken = Tensor::<1>::from_data([1.0f32, f32::NAN], &Device::flex());
+        assert!(global_norm(&broken).is_nan());
+    }
+
+    #[test]
+    fn the_schedule_rises_stays_and_falls() {
+        let mut recipe: TrainRecipe = serde_yaml::from_str(
+            "{steps: 12, batch_size: 4, learning_rate: {head: 1.0}, warmup: 4, final_rate: 0.1}",
+        )
+        .unwrap();
+        // Rising by quarters; then 0.1 + 0.9 (1 + cos(pi d)) / 2 for d = 0, 1/2, 1.
+        for (step, wanted) in [
+            (0, 0.25),
+            (1, 0.5),
+            (3, 1.0),
+            (4, 1.0),
+            (8, 0.55),
+            (12, 0.1),
+            (99, 0.1),
+        ] {
+            assert!(
+                (schedule(&recipe, step) - wanted).abs() < 1e-12,
+                "step {step}: {}",
+                schedule(&recipe, step)
+            );
+        }
+        recipe.decay = Decay::Constant;
+        assert_eq!(
+            [0, 4, 99].map(|step| schedule(&recipe, step)),
+            [0.25, 1.0, 1.0]
+        );
+        recipe.warmup = 0;
+        assert_eq!(schedule(&recipe, 0), 1.0);
+    }
 }

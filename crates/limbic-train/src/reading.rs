@@ -11,8 +11,12 @@ use crate::{Recipe, RunError};
 /// # Errors
 /// [`RunError::Recipe`] with every problem found, each with its place.
 pub fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<Recipe> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| RunError::recipe(format!("{}: {error}", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        RunError::recipe(format!(
+            "{}: {error}; wanted a recipe, for example recipes/quickstart/stage1.yaml",
+            path.display()
+        ))
+    })?;
     // Read as it stands first: only then do errors carry line numbers of the file.
     let as_written: Result<Recipe, _> = serde_yaml::from_str(&text);
     let mut recipe = as_written.map_err(|error| RunError::recipe(explain(path, &error)))?;
@@ -37,14 +41,20 @@ fn overridden(path: &Path, text: &str, overrides: &[String]) -> anyhow::Result<R
     let mut value: Value = serde_yaml::from_str(text)?;
     for text in overrides {
         let (key, new) = text.split_once('=').ok_or_else(|| {
-            RunError::recipe(format!("`{text}` is no override; wanted KEY=VALUE, for example train.steps=10"))
+            RunError::recipe(format!(
+                "`{text}` is no override; wanted KEY=VALUE, for example train.steps=10"
+            ))
         })?;
         let new: Value = serde_yaml::from_str(new)
             .map_err(|error| RunError::recipe(format!("override `{text}`: {error}")))?;
-        set(&mut value, key, new).map_err(|problem| RunError::recipe(format!("override `{text}`: {problem}")))?;
+        set(&mut value, key, new)
+            .map_err(|problem| RunError::recipe(format!("override `{text}`: {problem}")))?;
         // After each, so that the message names the one at fault.
         serde_yaml::from_value::<Recipe>(value.clone()).map_err(|error| {
-            RunError::recipe(format!("override `{text}`: {}", with_nearest(&error.to_string())))
+            RunError::recipe(format!(
+                "override `{text}`: {}",
+                with_nearest(&error.to_string())
+            ))
         })?;
     }
     serde_yaml::from_value(value).map_err(|error| RunError::recipe(explain(path, &error)))
@@ -70,7 +80,9 @@ fn set(value: &mut Value, key: &str, new: Value) -> Result<(), String> {
             }
             Value::Mapping(_) => entry(place, part),
             Value::String(path) => {
-                return Err(format!("`{path}` is a file; write its content into the recipe to change `{part}` of it"));
+                return Err(format!(
+                    "`{path}` is a file; write its content into the recipe to change `{part}` of it"
+                ));
             }
             _ => return Err(format!("there is nothing below which `{part}` could stand")),
         };
@@ -80,14 +92,22 @@ fn set(value: &mut Value, key: &str, new: Value) -> Result<(), String> {
 }
 
 fn entry<'a>(mapping: &'a mut Value, key: &str) -> &'a mut Value {
-    let mapping = mapping.as_mapping_mut().expect("the caller made sure of it");
-    mapping.entry(Value::String(key.into())).or_insert(Value::Null)
+    let mapping = mapping
+        .as_mapping_mut()
+        .expect("the caller made sure of it");
+    mapping
+        .entry(Value::String(key.into()))
+        .or_insert(Value::Null)
 }
 
 fn resolve(recipe: &mut Recipe) -> Vec<String> {
     let mut results = Vec::new();
     if let Some(labels) = &mut recipe.labels {
-        results.push(labels.resolve("labels"));
+        let checked = labels.resolve("labels").and_then(|()| {
+            let refused = |problem| format!("`labels`: {problem}");
+            labels.get().check().map_err(refused)
+        });
+        results.push(checked);
     }
     if let Some(prompt) = &mut recipe.prompt {
         results.push(prompt.resolve("prompt"));
@@ -145,7 +165,15 @@ mod tests {
 
     #[test]
     fn overrides_replace_and_add() {
-        let recipe = read(SMALLEST, &["train.steps=7", "inputs=[audio]", "train.loss.class_weight=0.5"]).unwrap();
+        let recipe = read(
+            SMALLEST,
+            &[
+                "train.steps=7",
+                "inputs=[audio]",
+                "train.loss.class_weight=0.5",
+            ],
+        )
+        .unwrap();
         assert_eq!(recipe.train.steps, 7);
         assert_eq!(recipe.inputs.unwrap(), ["audio"]);
         assert_eq!(recipe.train.loss.class_weight, 0.5);
@@ -159,22 +187,38 @@ mod tests {
             assert!(message.contains(part), "{part} not in: {message}");
         }
         let message = read(SMALLEST, &["train.stepz=7"]).unwrap_err();
-        assert!(message.contains("override `train.stepz=7`") && message.contains("did you mean `steps`?"), "{message}");
+        assert!(
+            message.contains("override `train.stepz=7`")
+                && message.contains("did you mean `steps`?"),
+            "{message}"
+        );
         let message = read(SMALLEST, &["steps"]).unwrap_err();
         assert!(message.contains("KEY=VALUE"), "{message}");
     }
 
     #[test]
     fn all_bad_values_are_listed_at_once() {
-        let message = read(SMALLEST, &["train.steps=0", "train.batch_size=3", "labels=nowhere.yaml"]).unwrap_err();
-        for part in ["`train.steps` is 0", "multiple of `train.shards`", "`labels` names nowhere.yaml"] {
+        let message = read(
+            SMALLEST,
+            &["train.steps=0", "train.batch_size=3", "labels=nowhere.yaml"],
+        )
+        .unwrap_err();
+        for part in [
+            "`train.steps` is 0",
+            "multiple of `train.shards`",
+            "`labels` names nowhere.yaml",
+        ] {
             assert!(message.contains(part), "{part} not in: {message}");
         }
     }
 
     #[test]
     fn a_resolved_recipe_reads_back_the_same() {
-        let recipe = read(SMALLEST, &["labels={name: two, labels: [{name: happy}, {name: sad}]}"]).unwrap();
+        let recipe = read(
+            SMALLEST,
+            &["labels={name: two, labels: [{name: happy}, {name: sad}]}"],
+        )
+        .unwrap();
         let text = serde_yaml::to_string(&recipe).unwrap();
         assert_eq!(read(&text, &[]).unwrap(), recipe);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use limbic_data::{Crop, FrameSampler, LabelSet, PromptConfig, Task};
+use limbic_data::{Clip, Crop, FrameSampler, LabelSet, Manifest, PromptConfig, Split, Task};
 use limbic_encoders::{EncoderConfig, ProjectorConfig};
 use limbic_llama::LoraConfig;
 use limbic_model::{HeadConfig, Part};
@@ -130,6 +130,9 @@ pub struct InputRecipe {
 pub struct DataRecipe {
     /// The manifest, JSON Lines.
     pub manifest: PathBuf,
+    /// Only clips that have all of these are used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub require: Vec<Medium>,
     /// Tasks and how often each is drawn for a clip that has an answer to it.
     pub tasks: BTreeMap<Task, f64>,
     /// Largest share of clips that may be unusable before the run stops.
@@ -138,6 +141,32 @@ pub struct DataRecipe {
     /// Longest sample in positions; longer ones are dropped and counted.
     #[serde(default = "max_tokens")]
     pub max_tokens: usize,
+}
+
+/// What a clip may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Medium {
+    /// A file with pictures.
+    Video,
+    /// A file with sound, which may be that of the pictures.
+    Audio,
+    /// Words.
+    Transcript,
+}
+
+impl DataRecipe {
+    /// The clips of a split that have what is required, in the manifest's order.
+    pub fn clips<'a>(&self, manifest: &'a Manifest, split: Split) -> Vec<&'a Clip> {
+        let has = |clip: &Clip, medium: &Medium| match medium {
+            Medium::Video => clip.video.is_some(),
+            Medium::Audio => clip.sound().is_some(),
+            Medium::Transcript => clip.transcript.is_some(),
+        };
+        let mut clips = manifest.split(split);
+        clips.retain(|clip| self.require.iter().all(|medium| has(clip, medium)));
+        clips
+    }
 }
 
 /// How it is learnt.
@@ -163,7 +192,7 @@ pub struct TrainRecipe {
     /// How the rate goes on from its peak.
     #[serde(default)]
     pub decay: Decay,
-    /// The share of the peak rate that is left in the last step.
+    /// The share of the peak rate that the cosine comes down to, one step after the last.
     #[serde(default)]
     pub final_rate: f64,
     /// AdamW's averaging factors.
@@ -339,12 +368,18 @@ impl Recipe {
         );
         check(
             data.tasks.values().any(|weight| *weight > 0.0)
-                && data.tasks.values().all(|weight| *weight >= 0.0 && weight.is_finite()),
+                && data
+                    .tasks
+                    .values()
+                    .all(|weight| *weight >= 0.0 && weight.is_finite()),
             "`data.tasks` needs weights of at least 0, one of them above it".into(),
         );
         check(
             (0.0..=1.0).contains(&data.max_bad),
-            format!("`data.max_bad` is {}, wanted a share from 0 to 1", data.max_bad),
+            format!(
+                "`data.max_bad` is {}, wanted a share from 0 to 1",
+                data.max_bad
+            ),
         );
         for (key, value) in [
             ("train.steps", train.steps as usize),

@@ -34,7 +34,9 @@ mod tests {
         assert_eq!(sum, (1e8f32 + 1.0) + (4.0f32 + 4.0));
         assert_ne!(sum, ((1e8f32 + 1.0) + 4.0) + 4.0);
         assert!(tree_sum(Vec::new()).is_none());
-        let odd: f32 = tree_sum([1.0, 2.0, 3.0].map(leaf).to_vec()).unwrap().into_scalar();
+        let odd: f32 = tree_sum([1.0, 2.0, 3.0].map(leaf).to_vec())
+            .unwrap()
+            .into_scalar();
         assert_eq!(odd, 6.0);
     }
 }

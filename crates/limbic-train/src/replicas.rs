@@ -100,11 +100,11 @@ impl Replicas {
             });
             let values = values.clone().to_device(&replica.device);
             let model = trainables.scatter_tracked(replica.model.clone(), &values);
+            trainables.assert_split(&model);
             let readout = model.forward(&batch, Dropout::keyed(dropout.index(number as u64)));
             let (objective, sums) = joint_loss(readout, counts, loss);
-            let gradient = objective.map(|objective| {
-                trainables.gradients(&model, &objective.backward())
-            });
+            let gradient =
+                objective.map(|objective| trainables.gradients(&model, &objective.backward()));
             (gradient, sums, batch.num_positions)
         };
         let per_shard = self.run(shards.len(), job);
@@ -130,11 +130,7 @@ impl Replicas {
     }
 
     /// Runs `job` for each of `count` numbers, a contiguous block a replica, and returns the results in order.
-    fn run<R: Send>(
-        &self,
-        count: usize,
-        job: impl Fn(&Replica, usize) -> R + Sync,
-    ) -> Vec<R> {
+    fn run<R: Send>(&self, count: usize, job: impl Fn(&Replica, usize) -> R + Sync) -> Vec<R> {
         let block = count.div_ceil(self.replicas.len());
         let job = &job;
         std::thread::scope(|scope| {
@@ -145,9 +141,11 @@ impl Replicas {
                 .map(|(index, replica)| {
                     let numbers = (index * block).min(count)..((index + 1) * block).min(count);
                     scope.spawn(move || {
-                        replica
-                            .pool
-                            .install(|| numbers.map(|number| job(replica, number)).collect::<Vec<R>>())
+                        replica.pool.install(|| {
+                            numbers
+                                .map(|number| job(replica, number))
+                                .collect::<Vec<R>>()
+                        })
                     })
                 })
                 .collect();

@@ -88,6 +88,11 @@ impl RunDir {
         self.root.join(name)
     }
 
+    /// Whether the run was ever started.
+    pub fn exists(&self) -> bool {
+        self.path("recipe.yaml").is_file()
+    }
+
     /// Starts the folder for `recipe`, or checks that it is the one the run was started with.
     ///
     /// # Errors
@@ -95,7 +100,7 @@ impl RunDir {
     pub fn open(&self, recipe: &Recipe, file: &RunFile) -> anyhow::Result<()> {
         let path = self.path("recipe.yaml");
         let yaml = serde_yaml::to_string(recipe)?;
-        if !path.is_file() {
+        if !self.exists() {
             std::fs::create_dir_all(&self.root)
                 .with_context(|| format!("cannot make the run's folder {}", self.root.display()))?;
             self.write_file("run.json", &(serde_json::to_string_pretty(file)? + "\n"))?;
@@ -103,7 +108,12 @@ impl RunDir {
         }
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let mut differences = Vec::new();
-        compare("", &serde_yaml::from_str(&text)?, &serde_yaml::from_str(&yaml)?, &mut differences);
+        compare(
+            "",
+            &serde_yaml::from_str(&text)?,
+            &serde_yaml::from_str(&yaml)?,
+            &mut differences,
+        );
         let before = self.read_run_file()?;
         if before.manifest_sha256 != file.manifest_sha256 {
             differences.push(format!("the content of {}", recipe.data.manifest.display()));
@@ -146,7 +156,7 @@ impl RunDir {
     /// When the file system refuses.
     pub fn write_file(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.path(name);
-        let partial = self.path(&format!(".{name}.partial"));
+        let partial = self.path(&format!("{name}.partial"));
         std::fs::write(&partial, text)
             .and_then(|()| std::fs::rename(&partial, &path))
             .with_context(|| format!("cannot write {}", path.display()))
@@ -155,11 +165,19 @@ impl RunDir {
 
 fn compare(key: &str, old: &Value, new: &Value, differences: &mut Vec<String>) {
     if let (Value::Mapping(old), Value::Mapping(new)) = (old, new) {
-        let mut keys: Vec<&str> = old.keys().chain(new.keys()).filter_map(Value::as_str).collect();
+        let mut keys: Vec<&str> = old
+            .keys()
+            .chain(new.keys())
+            .filter_map(Value::as_str)
+            .collect();
         keys.sort_unstable();
         keys.dedup();
         for name in keys {
-            let full = if key.is_empty() { name.to_string() } else { format!("{key}.{name}") };
+            let full = if key.is_empty() {
+                name.to_string()
+            } else {
+                format!("{key}.{name}")
+            };
             let of = |side: &serde_yaml::Mapping| side.get(name).cloned().unwrap_or(Value::Null);
             compare(&full, &of(old), &of(new), differences);
         }

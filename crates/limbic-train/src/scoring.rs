@@ -25,6 +25,7 @@ pub struct Model {
     pub folder: PathBuf,
     /// The run it came from, where it lies in one.
     pub run: Option<RunDir>,
+    settings: EvaluationRecipe,
     reader: FeatureReader,
     replicas: Replicas,
 }
@@ -85,6 +86,10 @@ impl Model {
             }
             (folder, Some(run))
         };
+        let settings = match &run {
+            Some(run) => run.read_recipe()?.evaluation,
+            None => EvaluationRecipe::default(),
+        };
         let device = devices[0].clone().without_autodiff();
         let artifact = Artifact::read(&folder, &device)?;
         Ok(Self {
@@ -93,6 +98,7 @@ impl Model {
             artifact,
             folder,
             run,
+            settings,
         })
     }
 
@@ -119,15 +125,26 @@ impl Model {
             }
         };
         let manifest = Manifest::read(&path)?;
-        let clips = manifest.split(split);
+        let clips = match &recipe {
+            Some(recipe) => recipe.data.clips(&manifest, split),
+            None => manifest.split(split),
+        };
         let (encoded, bad) = self.reader.read_all(&clips, max_bad, &|_| {})?;
         for clip in &bad {
-            say(&format!("{} is quarantined ({}): {}", clip.id, clip.reason, clip.detail));
+            say(&format!(
+                "{} is quarantined ({}): {}",
+                clip.id, clip.reason, clip.detail
+            ));
         }
-        let settings = recipe.map(|recipe| recipe.evaluation).unwrap_or_default();
         let dataset = self.dataset(encoded)?;
-        let evaluation = self.evaluator(&settings).evaluate(&dataset, &[Task::Emotion])?;
-        let Evaluation { text: Some(text), head, predictions, .. } = evaluation else {
+        let evaluation = self.evaluator().evaluate(&dataset, &[Task::Emotion])?;
+        let Evaluation {
+            text: Some(text),
+            head,
+            predictions,
+            ..
+        } = evaluation
+        else {
             return Err(RunError::Data(format!(
                 "the split `{split}` of {} has no clip with a label the model knows ({})",
                 path.display(),
@@ -153,10 +170,9 @@ impl Model {
     /// # Errors
     /// Unreadable media, or none that the model perceives.
     pub fn ask(&self, clip: &Clip) -> anyhow::Result<ClipAnswer> {
-        let encoded = self
-            .reader
-            .read(clip)
-            .map_err(|bad| RunError::Data(format!("{} ({}): {}", bad.id, bad.reason, bad.detail)))?;
+        let encoded = self.reader.read(clip).map_err(|bad| {
+            RunError::Data(format!("{} ({}): {}", bad.id, bad.reason, bad.detail))
+        })?;
         let absent: Vec<String> = self
             .artifact
             .config
@@ -181,14 +197,12 @@ impl Model {
             ))
             .into());
         }
-        let settings = match &self.run {
-            Some(run) => run.read_recipe()?.evaluation,
-            None => EvaluationRecipe::default(),
-        };
-        let evaluator = self.evaluator(&settings);
+        let evaluator = self.evaluator();
         // Any known label will do: it only lets the clip into the data set, and no answer is given to the model.
         let mut encoded = encoded;
-        encoded.clip.emotion = label_names(&self.artifact.config).first().map(|name| name.to_string());
+        encoded.clip.emotion = label_names(&self.artifact.config)
+            .first()
+            .map(|name| name.to_string());
         let dataset = self.dataset(vec![encoded])?;
         let samples: Vec<_> = dataset.samples().iter().collect();
         let ask = |task| -> anyhow::Result<Prediction> {
@@ -197,10 +211,19 @@ impl Model {
             answer.truth = None;
             Ok(answer)
         };
-        let can_reason = self.artifact.config.prompt.instructions.contains_key(&Task::Reason);
+        let can_reason = self
+            .artifact
+            .config
+            .prompt
+            .instructions
+            .contains_key(&Task::Reason);
         Ok(ClipAnswer {
             prediction: ask(Task::Emotion)?,
-            rationale: if can_reason { Some(ask(Task::Reason)?.answer) } else { None },
+            rationale: if can_reason {
+                Some(ask(Task::Reason)?.answer)
+            } else {
+                None
+            },
             absent,
         })
     }
@@ -221,12 +244,13 @@ impl Model {
             tokenizer: &self.artifact.tokenizer,
             transcript: config.transcript,
             max_tokens: self.artifact.model.llama.config().max_position_embeddings,
+            max_new_tokens: self.settings.max_new_tokens,
             seed: 0,
         };
         Ok(Dataset::new(clips, &questions)?.0)
     }
 
-    fn evaluator<'a>(&'a self, recipe: &'a EvaluationRecipe) -> Evaluator<'a> {
+    fn evaluator(&self) -> Evaluator<'_> {
         const LOSS: &LossRecipe = &LossRecipe {
             lm_weight: 1.0,
             class_weight: 1.0,
@@ -237,11 +261,15 @@ impl Model {
             values: None,
             labels: self.artifact.config.labels.as_ref(),
             loss: LOSS,
-            recipe,
+            recipe: &self.settings,
         }
     }
 }
 
 fn label_names(config: &ArtifactConfig) -> Vec<&str> {
-    config.labels.as_ref().map(|labels| labels.names()).unwrap_or_default()
+    config
+        .labels
+        .as_ref()
+        .map(|labels| labels.names())
+        .unwrap_or_default()
 }

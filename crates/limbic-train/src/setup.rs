@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use burn::tensor::Device;
 use limbic_data::{Clip, LabelSet, Manifest, PromptCompiler, Split, Task, TextTokenizer, prompt};
+use limbic_encoders::Modality;
 use limbic_llama::{Llama, LlamaConfig};
 use limbic_model::{
     Artifact, ArtifactConfig, DecoderSource, EmotionLlm, FORMAT, InputConfig, Part, Trainables,
@@ -13,9 +14,10 @@ use limbic_model::{
 use limbic_weights::{Weights, hex_digest};
 
 use crate::dataset::{Dataset, Questions};
-use crate::features::{FeatureReader, Quarantined, statistics};
+use crate::features::{EncodedClip, FeatureReader, Quarantined, statistics};
 use crate::log::Say;
 use crate::recipe::DecoderRecipe;
+use crate::reference::Reference;
 use crate::run_dir::RunFile;
 use crate::{Recipe, RunDir, RunError};
 
@@ -47,7 +49,10 @@ impl Setup {
         let run_dir = RunDir::of(&recipe);
         let manifest = Manifest::read(&recipe.data.manifest)?;
         let init = recipe.init_from.as_deref().map(start_folder).transpose()?;
-        run_dir.open(&recipe, &run_file(&recipe, init.as_deref())?)?;
+        let run_file = run_file(&recipe, init.as_deref())?;
+        if run_dir.exists() {
+            run_dir.open(&recipe, &run_file)?;
+        }
 
         let init = match &init {
             Some(folder) => Some(
@@ -57,19 +62,19 @@ impl Setup {
             None => None,
         };
         let config = artifact_config(&recipe, init.as_ref())?;
-        let compiler = config.compiler()?;
+        let compiler = config.compiler().map_err(at_fault)?;
         check_labels(&recipe, &manifest, config.labels.as_ref())?;
 
-        let reader = FeatureReader::new(&config.inputs, device)?;
+        let reader = FeatureReader::new(&config.inputs, device)
+            .map_err(|error| at_fault(format!("{error:#}")))?;
         let mut quarantined = Vec::new();
         let mut encoded = Vec::new();
         for split in [Split::Train, Split::Validation] {
-            let clips = manifest.split(split);
+            let clips = recipe.data.clips(&manifest, split);
             let (clips, bad) = encode(&reader, &clips, split, recipe.data.max_bad, say)?;
             encoded.push(clips);
             quarantined.extend(bad);
         }
-        write_quarantine(&run_dir, &quarantined)?;
         let [train, validation] = encoded.try_into().expect("two splits were encoded");
 
         let texts = texts(&manifest, &compiler, config.labels.as_ref());
@@ -79,9 +84,12 @@ impl Setup {
             model = take_over(model, &config, init)?;
         }
         for (index, input) in config.inputs.iter().enumerate() {
-            let known = init
-                .as_ref()
-                .is_some_and(|init| init.config.inputs.iter().any(|other| other.name == input.name));
+            let known = init.as_ref().is_some_and(|init| {
+                init.config
+                    .inputs
+                    .iter()
+                    .any(|other| other.name == input.name)
+            });
             if input.projector.standardise() && !known {
                 let (mean, std) = statistics(&train, index).ok_or_else(|| {
                     RunError::Data(format!(
@@ -94,15 +102,24 @@ impl Setup {
                 model.projectors[index] = projector.with_statistics(mean, std);
             }
         }
+        // New adapters stand on the sum of the old ones and their decoder.
+        let merged = recipe.model.lora.is_some() && model.llama.lora().is_some();
+        if merged {
+            model.llama = model.llama.merge_lora();
+        }
         if let Some(lora) = &recipe.model.lora {
-            if model.llama.lora().is_some() {
-                model.llama = model.llama.merge_lora();
-            }
-            model.llama = model.llama.with_lora(lora, recipe.seed)?;
+            model.llama = model.llama.with_lora(lora, recipe.seed).map_err(at_fault)?;
+        }
+        let positions = model.llama.config().max_position_embeddings;
+        if recipe.data.max_tokens > positions {
+            return Err(RunError::recipe(format!(
+                "`data.max_tokens` is {}, but the decoder has {positions} positions; lower it to that",
+                recipe.data.max_tokens
+            )));
         }
         let parts: Vec<Part> = recipe.train.learning_rate.keys().copied().collect();
         let trainables = Trainables::of(&model, &parts);
-        check_parts(&parts, &trainables)?;
+        check_parts(&parts, &trainables, &config)?;
 
         let questions = Questions {
             tasks: &recipe.data.tasks,
@@ -111,10 +128,12 @@ impl Setup {
             tokenizer: &tokenizer,
             transcript: config.transcript,
             max_tokens: recipe.data.max_tokens,
+            max_new_tokens: recipe.evaluation.max_new_tokens,
             seed: recipe.seed,
         };
         let mut datasets = Vec::new();
-        for (split, clips) in [(Split::Train, train), (Split::Validation, validation)] {
+        for (split, mut clips) in [(Split::Train, train), (Split::Validation, validation)] {
+            keep_perceived_captions(&mut clips, &config.inputs);
             let (dataset, dropped) = Dataset::new(clips, &questions)?;
             say(&format!(
                 "{split}: {} samples ({} clips without an answer to any task, {} longer than data.max_tokens={})",
@@ -142,7 +161,20 @@ impl Setup {
             ))
             .into());
         }
-        let source = decoder_source(&recipe, &model, &decoder)?;
+        let changed = merged
+            || recipe.train.learning_rate.contains_key(&Part::Decoder)
+            || matches!(
+                recipe.model.decoder.as_ref().map(Reference::get),
+                Some(DecoderRecipe::Scratch(_))
+            );
+        let source = if changed {
+            DecoderSource::Own
+        } else {
+            base(&model, &decoder)
+        };
+        // A new run's folder appears when nothing is left to refuse: a corrected recipe is not another one.
+        run_dir.open(&recipe, &run_file)?;
+        write_quarantine(&run_dir, &quarantined)?;
         Ok(Self {
             run_dir,
             trainables,
@@ -187,7 +219,10 @@ fn start_folder(named: &Path) -> anyhow::Result<PathBuf> {
     } else {
         "there is no run or artifact there; train it first, for example `limbic train recipes/quickstart/stage1.yaml`"
     };
-    Err(RunError::recipe(format!("`init_from` names {}: {why}", named.display())))
+    Err(RunError::recipe(format!(
+        "`init_from` names {}: {why}",
+        named.display()
+    )))
 }
 
 fn run_file(recipe: &Recipe, init: Option<&Path>) -> anyhow::Result<RunFile> {
@@ -198,7 +233,9 @@ fn run_file(recipe: &Recipe, init: Option<&Path>) -> anyhow::Result<RunFile> {
     Ok(RunFile {
         limbic: env!("CARGO_PKG_VERSION").to_string(),
         manifest_sha256: digest(&recipe.data.manifest)?,
-        init_sha256: init.map(|folder| digest(&folder.join("MANIFEST.json"))).transpose()?,
+        init_sha256: init
+            .map(|folder| digest(&folder.join("MANIFEST.json")))
+            .transpose()?,
         result: None,
     })
 }
@@ -220,7 +257,7 @@ fn artifact_config(recipe: &Recipe, init: Option<&Artifact>) -> anyhow::Result<A
         built.collect()
     };
     for (index, input) in all.iter().enumerate() {
-        input.check()?;
+        input.check().map_err(at_fault)?;
         if input.name == TRANSCRIPT || all[..index].iter().any(|other| other.name == input.name) {
             return Err(RunError::recipe(format!(
                 "`model.inputs`: the name `{}` is taken; give each input one of its own",
@@ -228,7 +265,11 @@ fn artifact_config(recipe: &Recipe, init: Option<&Artifact>) -> anyhow::Result<A
             )));
         }
     }
-    let known: Vec<&str> = all.iter().map(|input| input.name.as_str()).chain([TRANSCRIPT]).collect();
+    let known: Vec<&str> = all
+        .iter()
+        .map(|input| input.name.as_str())
+        .chain([TRANSCRIPT])
+        .collect();
     let used = match &recipe.inputs {
         None => known.iter().map(|name| name.to_string()).collect(),
         Some(used) => used.clone(),
@@ -242,26 +283,41 @@ fn artifact_config(recipe: &Recipe, init: Option<&Artifact>) -> anyhow::Result<A
     if used.is_empty() {
         return Err(RunError::recipe("`inputs` is empty; wanted at least one"));
     }
-    let prompt = match (&recipe.prompt, init) {
+    let (inputs, unused): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|input| used.contains(&input.name));
+    let mut prompt = match (&recipe.prompt, init) {
         (Some(prompt), _) => prompt.get().clone(),
         (None, Some(init)) => init.prompt.clone(),
         (None, None) => {
-            return Err(RunError::recipe("`prompt` is missing; name a file of configs/prompts"));
+            return Err(RunError::recipe(
+                "`prompt` is missing; name a file of configs/prompts",
+            ));
         }
     };
+    // What the model never perceives has no place in its prompts.
+    prompt
+        .template
+        .retain(|line| !unused.iter().any(|input| line.contains(&input.placeholder)));
     let labels = match (&recipe.labels, init) {
         (Some(labels), _) => Some(labels.get().clone()),
         (None, init) => init.and_then(|init| init.labels.clone()),
     };
-    let head = recipe.model.head.clone().or_else(|| init.and_then(|init| init.head.clone()));
+    let head = recipe
+        .model
+        .head
+        .clone()
+        .or_else(|| init.and_then(|init| init.head.clone()));
     if head.is_some() && labels.is_none() {
-        return Err(RunError::recipe("`model.head` needs `labels`; name a file of configs/labels"));
+        return Err(RunError::recipe(
+            "`model.head` needs `labels`; name a file of configs/labels",
+        ));
     }
     Ok(ArtifactConfig {
         format: FORMAT,
         run: recipe.name.clone(),
         decoder: DecoderSource::Own,
-        inputs: all.into_iter().filter(|input| used.contains(&input.name)).collect(),
+        inputs,
         transcript: used.iter().any(|name| name == TRANSCRIPT),
         prompt,
         labels,
@@ -269,18 +325,38 @@ fn artifact_config(recipe: &Recipe, init: Option<&Artifact>) -> anyhow::Result<A
     })
 }
 
-fn check_labels(recipe: &Recipe, manifest: &Manifest, labels: Option<&LabelSet>) -> anyhow::Result<()> {
-    let asks_for_labels = recipe.data.tasks.get(&Task::Emotion).is_some_and(|weight| *weight > 0.0);
+fn check_labels(
+    recipe: &Recipe,
+    manifest: &Manifest,
+    labels: Option<&LabelSet>,
+) -> anyhow::Result<()> {
+    let asks_for_labels = recipe
+        .data
+        .tasks
+        .get(&Task::Emotion)
+        .is_some_and(|weight| *weight > 0.0);
     let Some(labels) = labels else {
         if asks_for_labels {
-            return Err(RunError::recipe("task `emotion` needs `labels`; name a file of configs/labels"));
+            return Err(RunError::recipe(
+                "task `emotion` needs `labels`; name a file of configs/labels",
+            ));
         }
         return Ok(());
     };
-    let known = |clip: &&Clip| clip.emotion.as_ref().is_some_and(|emotion| labels.index(emotion).is_some());
+    let known = |clip: &&Clip| {
+        clip.emotion
+            .as_ref()
+            .is_some_and(|emotion| labels.index(emotion).is_some())
+    };
     let labelled = manifest.clips.iter().filter(|clip| clip.emotion.is_some());
-    if asks_for_labels && labelled.clone().count() > 0 && !manifest.clips.iter().any(|clip| known(&clip)) {
-        let seen: Vec<&str> = labelled.filter_map(|clip| clip.emotion.as_deref()).take(3).collect();
+    if asks_for_labels
+        && labelled.clone().count() > 0
+        && !manifest.clips.iter().any(|clip| known(&clip))
+    {
+        let seen: Vec<&str> = labelled
+            .filter_map(|clip| clip.emotion.as_deref())
+            .take(3)
+            .collect();
         return Err(RunError::Data(format!(
             "no clip of {} has an emotion of label set `{}` ({}); the manifest says for example {}",
             recipe.data.manifest.display(),
@@ -299,19 +375,39 @@ fn encode(
     split: Split,
     max_bad: f64,
     say: &Say,
-) -> anyhow::Result<(Vec<crate::features::EncodedClip>, Vec<Quarantined>)> {
+) -> anyhow::Result<(Vec<EncodedClip>, Vec<Quarantined>)> {
     let every = (clips.len() / 4).max(50);
     let progress = |done: usize| {
-        if done % every == 0 && done < clips.len() {
+        if done.is_multiple_of(every) && done < clips.len() {
             say(&format!("{split}: {done} of {} clips encoded", clips.len()));
         }
     };
     let (encoded, bad) = reader.read_all(clips, max_bad, &progress)?;
     for clip in &bad {
-        say(&format!("{split}: {} is quarantined ({}): {}", clip.id, clip.reason, clip.detail));
+        say(&format!(
+            "{split}: {} is quarantined ({}): {}",
+            clip.id, clip.reason, clip.detail
+        ));
     }
-    say(&format!("{split}: {} clips encoded, {} quarantined", encoded.len(), bad.len()));
+    say(&format!(
+        "{split}: {} clips encoded, {} quarantined",
+        encoded.len(),
+        bad.len()
+    ));
     Ok((encoded, bad))
+}
+
+/// A model without eyes is not taught to tell what is seen, nor one without ears what is heard.
+fn keep_perceived_captions(clips: &mut [EncodedClip], inputs: &[InputConfig]) {
+    let perceives = |modality| {
+        inputs
+            .iter()
+            .any(|input| input.encoder.modality() == modality)
+    };
+    for EncodedClip { clip, .. } in clips {
+        clip.seen = clip.seen.take().filter(|_| perceives(Modality::Video));
+        clip.heard = clip.heard.take().filter(|_| perceives(Modality::Audio));
+    }
 }
 
 fn write_quarantine(run_dir: &RunDir, quarantined: &[Quarantined]) -> anyhow::Result<()> {
@@ -344,7 +440,10 @@ fn decoder(
     texts: &[String],
     device: &Device,
 ) -> anyhow::Result<(Llama, TextTokenizer, PathBuf)> {
-    match (recipe.model.decoder.as_ref().map(|decoder| decoder.get()), init) {
+    match (
+        recipe.model.decoder.as_ref().map(|decoder| decoder.get()),
+        init,
+    ) {
         (None, Some(init)) => Ok((
             init.model.llama.clone(),
             init.tokenizer.clone(),
@@ -361,7 +460,7 @@ fn decoder(
             Ok((llama, tokenizer, pretrained.folder.clone()))
         }
         (Some(DecoderRecipe::Scratch(shape)), None) => {
-            let tokenizer = TextTokenizer::train(texts, shape.vocab_size)?;
+            let tokenizer = TextTokenizer::train(texts, shape.vocab_size).map_err(at_fault)?;
             let small = LlamaConfig::small(
                 // A small corpus may hold fewer pairs than were asked for.
                 tokenizer.vocab_size(),
@@ -377,7 +476,7 @@ fn decoder(
                 eos_token_ids: vec![tokenizer.eos],
                 ..small
             };
-            config.validate()?;
+            config.validate().map_err(at_fault)?;
             let llama = limbic_weights::seed(config.init(device), recipe.seed);
             Ok((llama, tokenizer, PathBuf::new()))
         }
@@ -385,9 +484,17 @@ fn decoder(
 }
 
 /// Projectors of inputs that the start artifact has too, and its head where the labels are the same.
-fn take_over(mut model: EmotionLlm, config: &ArtifactConfig, init: &Artifact) -> anyhow::Result<EmotionLlm> {
+fn take_over(
+    mut model: EmotionLlm,
+    config: &ArtifactConfig,
+    init: &Artifact,
+) -> anyhow::Result<EmotionLlm> {
     for (index, input) in config.inputs.iter().enumerate() {
-        let old = init.config.inputs.iter().position(|other| other.name == input.name);
+        let old = init
+            .config
+            .inputs
+            .iter()
+            .position(|other| other.name == input.name);
         if let Some(old) = old {
             let weights = Weights::collect(&init.model.projectors[old]);
             let projector = model.projectors[index].clone();
@@ -405,9 +512,15 @@ fn take_over(mut model: EmotionLlm, config: &ArtifactConfig, init: &Artifact) ->
     Ok(model)
 }
 
-fn check_parts(parts: &[Part], trainables: &Trainables) -> anyhow::Result<()> {
+fn check_parts(
+    parts: &[Part],
+    trainables: &Trainables,
+    config: &ArtifactConfig,
+) -> anyhow::Result<()> {
     for part in parts {
-        if trainables.num_values_of(*part) == 0 {
+        // `inputs=[transcript]` turns every projector off; that is what was asked for.
+        let turned_off = *part == Part::Projectors && config.inputs.is_empty();
+        if trainables.num_values_of(*part) == 0 && !turned_off {
             let name = serde_yaml::to_string(part)?;
             return Err(RunError::recipe(format!(
                 "`train.learning_rate` names `{}`, of which this model has none; remove it, or add it under `model`",
@@ -418,14 +531,16 @@ fn check_parts(parts: &[Part], trainables: &Trainables) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A decoder that this run changes, or made, is saved with it; another is named by folder and hash.
-fn decoder_source(recipe: &Recipe, model: &EmotionLlm, folder: &Path) -> anyhow::Result<DecoderSource> {
-    if recipe.train.learning_rate.contains_key(&Part::Decoder) || folder.as_os_str().is_empty() {
-        return Ok(DecoderSource::Own);
-    }
-    let base = Weights::collect_only(&model.llama, |name| Part::of(name) == Some(Part::Decoder));
-    Ok(DecoderSource::Base {
+/// A decoder that the run leaves as it was, by folder and hash.
+fn base(model: &EmotionLlm, folder: &Path) -> DecoderSource {
+    let weights = Weights::collect_only(&model.llama, |name| Part::of(name) == Some(Part::Decoder));
+    DecoderSource::Base {
         path: folder.to_path_buf(),
-        sha256: base.sha256(),
-    })
+        sha256: weights.sha256(),
+    }
+}
+
+/// What a library refuses here, the recipe asked for.
+fn at_fault(error: impl std::fmt::Display) -> anyhow::Error {
+    RunError::recipe(error.to_string())
 }

@@ -23,7 +23,12 @@ use crate::{Recipe, RunDir, RunError};
 ///
 /// # Errors
 /// Whatever makes the run impossible, [`RunError::Interrupted`] when `stop` was set, [`RunError::Diverged`].
-pub fn train(recipe: Recipe, devices: &[Device], stop: &AtomicBool, say: &Say) -> anyhow::Result<RunDir> {
+pub fn train(
+    recipe: Recipe,
+    devices: &[Device],
+    stop: &AtomicBool,
+    say: &Say,
+) -> anyhow::Result<RunDir> {
     let run_dir = RunDir::of(&recipe);
     if run_dir.path("final").is_dir() && run_dir.read_recipe().is_ok_and(|done| done == recipe) {
         say(&format!(
@@ -59,7 +64,10 @@ impl<'a> Trainer<'a> {
         let mut progress = Progress::default();
         let checkpoints = Checkpoints::new(setup.run_dir.path("checkpoints"), recipe.run.keep);
         match checkpoints.latest()? {
-            None => say(&format!("starting {} at step 0", setup.run_dir.root().display())),
+            None => say(&format!(
+                "starting {} at step 0",
+                setup.run_dir.root().display()
+            )),
             Some((checkpoint, folder, damaged)) => {
                 for problem in damaged {
                     say(&format!("passed over a damaged checkpoint: {problem}"));
@@ -69,7 +77,9 @@ impl<'a> Trainer<'a> {
                     .trainables
                     .from_weights(&setup.artifact.model, &checkpoint.trainables)?;
                 optimizer.restore(&checkpoint.optimizer, progress.updates)?;
-                let (epoch, sample) = setup.train.position(progress.step * samples_per_step(recipe) as u64);
+                let (epoch, sample) = setup
+                    .train
+                    .position(progress.step * samples_per_step(recipe) as u64);
                 say(&format!(
                     "resuming at step {}, epoch {epoch}, sample {sample} from {}",
                     progress.step,
@@ -113,9 +123,16 @@ impl<'a> Trainer<'a> {
         let step = self.progress.step;
         let samples = samples_per_step(recipe);
         let drawn = self.setup.train.draw(step * samples as u64, samples)?;
-        let shards: Vec<&[Drawn]> = drawn.chunks(recipe.train.batch_size / recipe.train.shards).collect();
+        let shards: Vec<&[Drawn]> = drawn
+            .chunks(recipe.train.batch_size / recipe.train.shards)
+            .collect();
         let dropout = CounterRng::new(recipe.seed).site("dropout").index(step);
-        let StepGradient { gradient, sums, counts, positions } = self.replicas.gradient(
+        let StepGradient {
+            gradient,
+            sums,
+            counts,
+            positions,
+        } = self.replicas.gradient(
             &self.setup.trainables,
             &self.values,
             &shards,
@@ -137,7 +154,11 @@ impl<'a> Trainer<'a> {
         }
 
         let recipe = &self.setup.recipe;
-        let peak = recipe.train.learning_rate.values().fold(0.0f64, |a, b| a.max(*b));
+        let peak = recipe
+            .train
+            .learning_rate
+            .values()
+            .fold(0.0f64, |a, b| a.max(*b));
         let due = self.is_due(recipe.run.log_every) || self.progress.step == recipe.train.steps;
         let seen = self.progress.step * samples as u64;
         self.log.step(
@@ -177,7 +198,15 @@ impl<'a> Trainer<'a> {
     }
 
     fn evaluate(&mut self) -> anyhow::Result<()> {
-        let Self { setup, replicas, values, progress, log, checkpoints, .. } = self;
+        let Self {
+            setup,
+            replicas,
+            values,
+            progress,
+            log,
+            checkpoints,
+            ..
+        } = self;
         log.off_the_clock(|log| {
             let evaluator = Evaluator {
                 replicas,
@@ -190,7 +219,10 @@ impl<'a> Trainer<'a> {
             log.evaluation(progress.step, &summary(&evaluation))?;
             let merit = evaluation.merit(setup.recipe.evaluation.metric)?;
             if progress.best.is_none_or(|best| merit > best.merit) {
-                progress.best = Some(Best { step: progress.step, merit });
+                progress.best = Some(Best {
+                    step: progress.step,
+                    merit,
+                });
                 progress.since_best = 0;
                 let weights = setup.trainables.to_weights(&setup.artifact.model, values);
                 checkpoints.save_best(&weights, progress)?;
@@ -202,7 +234,15 @@ impl<'a> Trainer<'a> {
     }
 
     fn save(&mut self) -> anyhow::Result<PathBuf> {
-        let Self { setup, optimizer, values, progress, log, checkpoints, .. } = self;
+        let Self {
+            setup,
+            optimizer,
+            values,
+            progress,
+            log,
+            checkpoints,
+            ..
+        } = self;
         log.off_the_clock(|_| {
             checkpoints.save(&Checkpoint {
                 progress: progress.clone(),
@@ -216,12 +256,19 @@ impl<'a> Trainer<'a> {
     fn finish(mut self) -> anyhow::Result<RunDir> {
         self.log.finish();
         let setup = &mut self.setup;
-        let last = setup.trainables.to_weights(&setup.artifact.model, &self.values);
+        let last = setup
+            .trainables
+            .to_weights(&setup.artifact.model, &self.values);
         let (artifact_step, values) = match self.progress.best {
             None => (self.progress.step, self.values.clone()),
             Some(best) => {
                 let weights = self.checkpoints.best()?;
-                (best.step, setup.trainables.from_weights(&setup.artifact.model, &weights)?)
+                (
+                    best.step,
+                    setup
+                        .trainables
+                        .from_weights(&setup.artifact.model, &weights)?,
+                )
             }
         };
         setup.artifact.model = setup

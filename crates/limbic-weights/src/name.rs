@@ -26,11 +26,13 @@ impl ModulePath {
             .frames
             .iter()
             .filter(|(_, container)| !container.starts_with("Enum:"))
-            .map(|(name, container)| match (name.as_str(), container.as_str()) {
-                ("gamma", "Struct:LayerNorm") => "weight",
-                ("beta", "Struct:LayerNorm") => "bias",
-                (name, _) => name,
-            })
+            .map(
+                |(name, container)| match (name.as_str(), container.as_str()) {
+                    ("gamma", "Struct:LayerNorm") => "weight",
+                    ("beta", "Struct:LayerNorm") => "bias",
+                    (name, _) => name,
+                },
+            )
             .collect();
         parts.join(".")
     }

@@ -68,13 +68,13 @@ impl Weights {
         for (shard, names) in of_shard {
             let mut part = Self::read_file(&shard)?;
             for name in names {
-                let tensor =
-                    part.tensors
-                        .remove(name)
-                        .ok_or_else(|| WeightsError::Format {
-                            path: shard.clone(),
-                            detail: format!("`{name}` is missing, which {} promises", index.display()),
-                        })?;
+                let tensor = part
+                    .tensors
+                    .remove(name)
+                    .ok_or_else(|| WeightsError::Format {
+                        path: shard.clone(),
+                        detail: format!("`{name}` is missing, which {} promises", index.display()),
+                    })?;
                 all.tensors.insert(name.to_string(), tensor);
             }
         }
@@ -91,7 +91,9 @@ impl Weights {
         let mut tensors = BTreeMap::new();
         for (name, view) in file.iter() {
             let values = widen(&view).map_err(|got| {
-                format(format!("`{name}` has dtype {got:?}, wanted F32, F16 or BF16"))
+                format(format!(
+                    "`{name}` has dtype {got:?}, wanted F32, F16 or BF16"
+                ))
             })?;
             let shape = view.shape().to_vec();
             tensors.insert(name.to_string(), NamedTensor { shape, values });
@@ -195,7 +197,10 @@ fn to_hex(bytes: &[u8]) -> String {
 }
 
 fn to_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 fn widen(view: &TensorView) -> Result<Vec<f32>, Dtype> {
@@ -299,7 +304,10 @@ mod tests {
             ("norm.bias", vec![3]),
             ("norm.weight", vec![3]),
         ];
-        assert_eq!(shapes, expected.map(|(name, shape)| (name.to_string(), shape)));
+        assert_eq!(
+            shapes,
+            expected.map(|(name, shape)| (name.to_string(), shape))
+        );
     }
 
     #[test]

@@ -1,0 +1,95 @@
+use limbic_data::Task;
+use limbic_eval::{Confusion, Scores};
+
+use super::{World, device};
+use crate::{Evaluation, EvaluationRecipe, Evaluator, LossMeans, LossRecipe, Metric, Replicas};
+
+fn evaluation(text: Option<Scores>, head: Option<Scores>) -> Evaluation {
+    let loss = LossMeans {
+        total: 1.5,
+        lm: 1.0,
+        class: 0.5,
+    };
+    Evaluation {
+        loss,
+        text,
+        head,
+        predictions: Vec::new(),
+    }
+}
+
+fn scores(predicted: &[Option<usize>]) -> Scores {
+    Scores::new(Confusion::of(["happy", "sad"], &[0, 0, 0, 1], predicted).unwrap())
+}
+
+#[test]
+fn merit_is_more_where_the_metric_is_better() {
+    let text = scores(&[Some(0), Some(0), None, Some(1)]);
+    let head = scores(&[Some(0), Some(0), Some(0), Some(0)]);
+    let both = evaluation(Some(text), Some(head));
+    assert_eq!(both.merit(Metric::Loss).unwrap(), -1.5);
+    // Recalls 2/3 and 1; 1 and 0.
+    assert!((both.merit(Metric::TextUar).unwrap() - 5.0 / 6.0).abs() < 1e-12);
+    assert!((both.merit(Metric::HeadUar).unwrap() - 0.5).abs() < 1e-12);
+    for metric in [Metric::TextUar, Metric::HeadUar] {
+        let message = evaluation(None, None)
+            .merit(metric)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("evaluation.metric"), "{message}");
+    }
+}
+
+#[test]
+fn losses_do_not_depend_on_batches_or_replicas() {
+    let world = World::new();
+    let (dataset, _) = world.dataset(
+        world.clips(7),
+        &[(Task::Emotion, 1.0), (Task::Reason, 1.0)],
+        512,
+    );
+    let model = world.model(0.0);
+    let evaluate = |replicas: usize, batch_size: usize| {
+        let recipe = EvaluationRecipe {
+            batch_size,
+            max_new_tokens: 4,
+            ..EvaluationRecipe::default()
+        };
+        let evaluator = Evaluator {
+            replicas: &Replicas::new(&model, &vec![device(); replicas]).unwrap(),
+            values: None,
+            labels: Some(&world.labels),
+            loss: &LossRecipe::default(),
+            recipe: &recipe,
+        };
+        evaluator
+            .evaluate(&dataset, &[Task::Emotion, Task::Reason])
+            .unwrap()
+    };
+    let alone = evaluate(1, 1);
+    assert_eq!(alone.predictions.len(), 7);
+    assert_eq!(alone.predictions[1].truth.as_deref(), Some("sad"));
+    let sum: f64 = alone.predictions[0].probabilities.values().sum();
+    assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+    for (replicas, batch_size) in [(1, 3), (2, 3), (2, 16)] {
+        let other = evaluate(replicas, batch_size);
+        assert!(
+            (other.loss.total - alone.loss.total).abs() < 1e-5,
+            "{:?} {:?}",
+            other.loss,
+            alone.loss
+        );
+        let answers = |e: &Evaluation| {
+            e.predictions
+                .iter()
+                .map(|p| p.answer.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(answers(&other), answers(&alone));
+    }
+    assert_eq!(
+        evaluate(2, 3),
+        evaluate(1, 3),
+        "bit for bit, whatever computes it"
+    );
+}
