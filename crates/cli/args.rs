@@ -106,6 +106,15 @@ pub(crate) struct InferArgs {
     /// What is said in it
     #[arg(long)]
     pub(crate) transcript: Option<String>,
+    /// Draw words at this temperature; 0 takes the likeliest
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) temperature: f64,
+    /// Draw from the likeliest words that hold this much probability together
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) top_p: f64,
+    /// Names the draws
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

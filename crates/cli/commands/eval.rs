@@ -59,6 +59,8 @@ fn summary(scores: &SplitScores) -> Value {
         "split": scores.split,
         "n": scores.n,
         "quarantined": scores.quarantined,
+        "unlabelled": scores.unlabelled,
+        "too_long": scores.too_long,
         "text": of(&scores.text),
         "head": scores.head.as_ref().map(of),
         "majority": of(&scores.majority),
@@ -68,10 +70,12 @@ fn summary(scores: &SplitScores) -> Value {
 
 fn report(scores: &SplitScores) -> String {
     let mut lines = format!(
-        "split {}: {} clips scored, {} quarantined\n\n{:<18} {:>8} {:>8} {:>8} {:>8} {:>9}\n",
+        "split {}: {} clips scored, {} quarantined, {} without a known label, {} too long\n\n{:<18} {:>8} {:>8} {:>8} {:>8} {:>9}\n",
         scores.split,
         scores.n,
         scores.quarantined,
+        scores.unlabelled,
+        scores.too_long,
         "",
         "accuracy",
         "uar",

@@ -1,4 +1,5 @@
 use limbic_data::Clip;
+use limbic_llama::Sampling;
 use limbic_train::Model;
 
 use crate::args::InferArgs;
@@ -12,7 +13,12 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
         transcript: args.transcript.clone(),
         ..Clip::default()
     };
-    let answer = model.ask(&clip)?;
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_p: args.top_p,
+        seed: args.seed,
+    };
+    let answer = model.ask(&clip, &sampling)?;
     if args.json {
         println!("{}", serde_json::to_string(&answer)?);
         return Ok(());

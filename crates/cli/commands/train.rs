@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Context;
 use limbic_train::RunDir;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -12,11 +11,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let devices = device::parse(&args.devices)?;
     let recipe = limbic_train::read_recipe(&args.recipe, &args.overrides)?;
     if args.restart {
-        let root = RunDir::of(&recipe).root().to_path_buf();
-        if root.is_dir() {
-            std::fs::remove_dir_all(&root)
-                .with_context(|| format!("cannot delete {}", root.display()))?;
-        }
+        RunDir::of(&recipe).delete()?;
     }
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

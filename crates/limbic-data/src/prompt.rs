@@ -6,7 +6,6 @@
 //! ends where the answer begins, and the answer (with its end token) is all that is supervised.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -106,55 +105,59 @@ pub struct PromptCompiler {
 const TRANSCRIPT: &str = "{transcript}";
 const INSTRUCTION: &str = "{instruction}";
 
-impl PromptConfig {
-    /// Reads a prompt file.
-    ///
-    /// # Errors
-    /// An unreadable file, bad YAML, an unknown key.
-    pub fn read(path: &Path) -> Result<Self, DataError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| DataError::io("read the prompts", path, error))?;
-        serde_yaml::from_str(&text)
-            .map_err(|error| prompt_error(format!("`{}`: {error}", path.display())))
-    }
-}
-
 impl PromptCompiler {
     /// A compiler for the inputs in `slots` and the label names `labels`.
     ///
+    /// A placeholder of none of them is left out of every prompt, and its line with it if that has no other: a template
+    /// serves models that perceive less.
+    ///
     /// # Errors
-    /// A template without `{instruction}`, or in which a placeholder is missing, stands twice, or hides in another;
-    /// a task without a wording.
-    pub fn new(config: PromptConfig, slots: Vec<Slot>, labels: &[&str]) -> Result<Self, DataError> {
+    /// A template without `{instruction}`, or in which a slot's placeholder is missing or stands twice; a placeholder
+    /// that is not of the form `<name>`, or of two slots; a task without a wording.
+    pub fn new(
+        mut config: PromptConfig,
+        slots: Vec<Slot>,
+        labels: &[&str],
+    ) -> Result<Self, DataError> {
+        let is_claimed = |name: &str| slots.iter().any(|slot| slot.placeholder == name);
+        config.template = config
+            .template
+            .iter()
+            .filter_map(|line| without_unclaimed(line, is_claimed))
+            .collect();
         let text = config.template.join("\n");
-        let occurrences = |what: &str| text.matches(what).count();
-        if occurrences(INSTRUCTION) != 1 {
-            return Err(prompt_error(format!(
-                "the template holds {INSTRUCTION} {} times, wanted once",
-                occurrences(INSTRUCTION)
-            )));
+        for (index, slot) in slots.iter().enumerate() {
+            if !placeholders(&slot.placeholder).eq([slot.placeholder.as_str()]) {
+                return Err(prompt_error(format!(
+                    "input `{}` has the placeholder {:?}, wanted one like <{}>: small letters, digits and _ in angle brackets",
+                    slot.input, slot.placeholder, slot.input
+                )));
+            }
+            if let Some(other) = slots[..index]
+                .iter()
+                .find(|other| other.placeholder == slot.placeholder)
+            {
+                return Err(prompt_error(format!(
+                    "the inputs `{}` and `{}` have the same placeholder `{}`; give each one of its own",
+                    other.input, slot.input, slot.placeholder
+                )));
+            }
         }
-        for slot in &slots {
-            if slot.placeholder.trim().is_empty() {
+        for (name, what) in slots
+            .iter()
+            .map(|slot| {
+                (
+                    slot.placeholder.as_str(),
+                    format!(" of input `{}`", slot.input),
+                )
+            })
+            .chain([(INSTRUCTION, String::new())])
+        {
+            let count = text.matches(name).count();
+            if count != 1 {
                 return Err(prompt_error(format!(
-                    "input `{}` has an empty placeholder",
-                    slot.input
-                )));
-            }
-            if occurrences(&slot.placeholder) != 1 {
-                return Err(prompt_error(format!(
-                    "the template holds `{}` of input `{}` {} times, wanted once; name it in one line of the template",
-                    slot.placeholder,
-                    slot.input,
-                    occurrences(&slot.placeholder)
-                )));
-            }
-            if let Some(other) = slots.iter().find(|other| {
-                other.input != slot.input && other.placeholder.contains(&slot.placeholder)
-            }) {
-                return Err(prompt_error(format!(
-                    "the placeholders `{}` of `{}` and `{}` of `{}` overlap; give each input one of its own",
-                    slot.placeholder, slot.input, other.placeholder, other.input
+                    "the template holds `{name}`{what} {count} times, wanted once \
+                     (lines with a placeholder of no input in use do not count)"
                 )));
             }
         }
@@ -239,11 +242,13 @@ impl PromptCompiler {
             while let Some((start, index)) = self.first_slot(rest) {
                 let slot = &self.slots[index];
                 text.push_str(&fill(&rest[..start], turn));
-                flush(&mut text, &mut prompt, tokenizer)?;
-                prompt.push(Segment::Media {
-                    input: index,
-                    tokens: slot.tokens,
-                });
+                if present[index] {
+                    flush(&mut text, &mut prompt, tokenizer)?;
+                    prompt.push(Segment::Media {
+                        input: index,
+                        tokens: slot.tokens,
+                    });
+                }
                 rest = &rest[start + slot.placeholder.len()..];
             }
             text.push_str(&fill(rest, turn));
@@ -279,13 +284,17 @@ impl PromptCompiler {
         }
     }
 
+    /// A line is for its media: it is left out when the clip has none of them.
     fn is_shown(&self, line: &str, turn: &Turn, present: &[bool]) -> bool {
-        let media = self
+        let mut of_line = self
             .slots
             .iter()
             .zip(present)
-            .all(|(slot, present)| *present || !line.contains(&slot.placeholder));
-        media && (turn.transcript.is_some() || !line.contains(TRANSCRIPT))
+            .filter(|(slot, _)| line.contains(&slot.placeholder))
+            .map(|(_, present)| *present)
+            .peekable();
+        let has_media = of_line.peek().is_none() || of_line.any(|present| present);
+        has_media && (turn.transcript.is_some() || !line.contains(TRANSCRIPT))
     }
 
     fn first_slot(&self, text: &str) -> Option<(usize, usize)> {
@@ -316,6 +325,33 @@ fn fill(line: &str, turn: &Turn) -> String {
         filled.push_str(value.trim());
         rest = &rest[start + name.len()..];
     }
+}
+
+/// `line` without the placeholders that no slot claims; `None` where those were all it had.
+fn without_unclaimed(line: &str, is_claimed: impl Fn(&str) -> bool) -> Option<String> {
+    let (claimed, unclaimed): (Vec<&str>, Vec<&str>) =
+        placeholders(line).partition(|name| is_claimed(name));
+    if claimed.is_empty() && !unclaimed.is_empty() {
+        return None;
+    }
+    let kept = unclaimed
+        .iter()
+        .fold(line.to_string(), |line, name| line.replace(name, ""));
+    Some(if unclaimed.is_empty() {
+        kept
+    } else {
+        kept.split_whitespace().collect::<Vec<_>>().join(" ")
+    })
+}
+
+/// The stretches of `text` that look like `<name>`.
+fn placeholders(text: &str) -> impl Iterator<Item = &str> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    text.match_indices('<').filter_map(move |(start, _)| {
+        let length = text[start..].find('>')?;
+        let name = &text[start + 1..start + length];
+        (!name.is_empty() && name.chars().all(is_name)).then(|| &text[start..=start + length])
+    })
 }
 
 fn flush(
@@ -495,21 +531,78 @@ mod tests {
     fn unusable_templates_are_refused() {
         let build = |template: &[&str], slots: Vec<Slot>| {
             let template = template.iter().map(|line| line.to_string()).collect();
-            PromptCompiler::new(
-                PromptConfig {
-                    template,
-                    ..config()
-                },
-                slots,
-                &[],
-            )
-            .unwrap_err()
-            .to_string()
+            let config = PromptConfig {
+                template,
+                ..config()
+            };
+            PromptCompiler::new(config, slots, &[])
+                .unwrap_err()
+                .to_string()
         };
         assert!(build(&["Answer:"], vec![]).contains("{instruction}"));
         assert!(build(&["{instruction}"], vec![slot("video", 1)]).contains("0 times"));
-        assert!(
-            build(&["<audio> <audio> {instruction}"], vec![slot("audio", 1)]).contains("2 times")
+        let twice = build(&["<audio> <audio> {instruction}"], vec![slot("audio", 1)]);
+        assert!(twice.contains("2 times"), "{twice}");
+        let bare = Slot {
+            placeholder: "VIDEO".into(),
+            ..slot("video", 1)
+        };
+        assert!(build(&["VIDEO {instruction}"], vec![bare]).contains("wanted one like <video>"));
+        let same = vec![
+            slot("video", 1),
+            Slot {
+                input: "face".into(),
+                ..slot("video", 1)
+            },
+        ];
+        assert!(build(&["<video> {instruction}"], same).contains("same placeholder"));
+    }
+
+    #[test]
+    fn media_of_one_line_do_not_need_each_other() {
+        let tokenizer = tokenizer();
+        let template = ["Media: <video> <audio>", "{instruction}"]
+            .map(String::from)
+            .to_vec();
+        let config = PromptConfig {
+            template,
+            ..config()
+        };
+        let both = vec![slot("video", 4), slot("audio", 2)];
+        let turn = Turn {
+            instruction: "Why?",
+            transcript: None,
+            answer: None,
+        };
+        let read = |slots: Vec<Slot>, present: &[bool]| {
+            let compiler = PromptCompiler::new(config.clone(), slots, &[]).unwrap();
+            show(
+                &compiler.compile(&turn, present, &tokenizer).unwrap(),
+                &tokenizer,
+            )
+        };
+        assert_eq!(
+            read(both.clone(), &[true, true]),
+            "Media: [0x4] [1x2]\nWhy?"
+        );
+        assert_eq!(read(both.clone(), &[false, true]), "Media:  [1x2]\nWhy?");
+        assert_eq!(read(both.clone(), &[false, false]), "Why?");
+        assert_eq!(read(both[1..].to_vec(), &[true]), "Media: [0x2]\nWhy?");
+    }
+
+    #[test]
+    fn a_line_for_an_input_that_is_not_in_use_is_left_out() {
+        let tokenizer = tokenizer();
+        let compiler = PromptCompiler::new(config(), vec![slot("audio", 2)], &["happy"]).unwrap();
+        let turn = Turn {
+            instruction: "Why, if 1 < 2 > 0?",
+            transcript: None,
+            answer: None,
+        };
+        let compiled = compiler.compile(&turn, &[true], &tokenizer).unwrap();
+        assert_eq!(
+            show(&compiled, &tokenizer),
+            "Voice: [0x2]\nWhy, if 1 < 2 > 0?\nAnswer:"
         );
     }
 }

@@ -1,7 +1,6 @@
 //! Small files that appear whole or not at all.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -15,12 +14,7 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Llam
     let sorted: BTreeMap<String, serde_json::Value> =
         serde_json::from_value(value).map_err(json)?;
     let text = serde_json::to_string_pretty(&sorted).map_err(json)? + "\n";
-    let partial = partial(path);
-    let mut file = std::fs::File::create(&partial).map_err(LlamaError::io(&partial))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(LlamaError::io(&partial))?;
-    std::fs::rename(&partial, path).map_err(LlamaError::io(path))
+    limbic_weights::write_whole(path, text.as_bytes()).map_err(LlamaError::io(path))
 }
 
 /// The temporary sibling of `path`.

@@ -141,7 +141,7 @@ pub fn generate(
     for step in 0..max_new_tokens {
         let hidden = llama.hidden(input, &padding, Some(&mut cache), Dropout::OFF);
         let last = hidden.dims()[1] - 1;
-        let logits = llama.logits(hidden.narrow(1, last, 1).squeeze_dim(1));
+        let logits = llama.logits(hidden.narrow(1, last, 1).squeeze_dim(1), Dropout::OFF);
         let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
         let mut next = Vec::with_capacity(prompts.len());
         for ((row, prompt), logits) in rows

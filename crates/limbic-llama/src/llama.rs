@@ -138,10 +138,10 @@ impl Llama {
     ///
     /// # Shapes
     /// Rows of [`hidden`](Self::hidden) `[N, D]` to `[N, V]`.
-    pub fn logits(&self, hidden_rows: Tensor<2>) -> Tensor<2> {
+    pub fn logits(&self, hidden_rows: Tensor<2>, dropout: Dropout) -> Tensor<2> {
         let x = self.norm(hidden_rows);
         match &self.lm_head {
-            Some(head) => head.forward(x, Dropout::OFF),
+            Some(head) => head.forward(x, dropout),
             None => project(x, self.model.embed_tokens.weight.val()),
         }
     }

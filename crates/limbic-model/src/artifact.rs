@@ -189,7 +189,7 @@ impl Artifact {
         }
         let decoder = match &config.decoder {
             DecoderSource::Own => folder.join(LLM),
-            DecoderSource::Base { path, .. } => tidy(&folder.join(path)),
+            DecoderSource::Base { path, .. } => resolve(&folder.join(path)),
         };
         let (mut llama, tokenizer) = read_decoder(&decoder, device)?;
         if let DecoderSource::Base { sha256, .. } = &config.decoder {
@@ -282,7 +282,16 @@ fn rename(weights: &Weights, name: impl Fn(&str) -> String) -> Weights {
     }
 }
 
-/// `path` without detours such as `a/../`. Artifacts are not reached through symbolic links.
+/// `path` in its shortest form, where that leads to the same place: behind symbolic links `a/../` is no detour.
+fn resolve(path: &Path) -> PathBuf {
+    let short = tidy(path);
+    match (fs::canonicalize(&short), fs::canonicalize(path)) {
+        (Ok(a), Ok(b)) if a == b => short,
+        _ => path.to_path_buf(),
+    }
+}
+
+/// `path` without `a/../`.
 fn tidy(path: &Path) -> PathBuf {
     let mut tidy = PathBuf::new();
     for component in path.components() {

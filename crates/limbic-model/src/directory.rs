@@ -36,12 +36,10 @@ pub fn write_directory<E: From<ModelError>>(
         fs::rename(target, &old).map_err(ModelError::io(target))?;
     }
     fs::rename(&partial, target).map_err(ModelError::io(target))?;
-    if let Some(parent) = target
+    let parent = target
         .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        sync(parent)?;
-    }
+        .filter(|parent| !parent.as_os_str().is_empty());
+    sync(parent.unwrap_or(Path::new(".")))?;
     remove(&old)?;
     Ok(())
 }
@@ -70,9 +68,12 @@ pub fn verify_directory(folder: &Path) -> Result<(), ModelError> {
 
 fn seal(folder: &Path) -> Result<(), ModelError> {
     let mut hashes = BTreeMap::new();
-    for path in files_below(folder)? {
-        let bytes = fs::read(&path).map_err(ModelError::io(&path))?;
+    for path in entries_below(folder)? {
         sync(&path)?;
+        if path.is_dir() {
+            continue;
+        }
+        let bytes = fs::read(&path).map_err(ModelError::io(&path))?;
         let name = path.strip_prefix(folder).unwrap_or(&path);
         hashes.insert(name.to_string_lossy().into_owned(), hex_digest(&bytes));
     }
@@ -84,17 +85,16 @@ fn seal(folder: &Path) -> Result<(), ModelError> {
     sync(folder)
 }
 
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
-    let mut files = Vec::new();
+fn entries_below(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let mut entries = Vec::new();
     for entry in fs::read_dir(folder).map_err(ModelError::io(folder))? {
         let path = entry.map_err(ModelError::io(folder))?.path();
         if path.is_dir() {
-            files.extend(files_below(&path)?);
-        } else {
-            files.push(path);
+            entries.extend(entries_below(&path)?);
         }
+        entries.push(path);
     }
-    Ok(files)
+    Ok(entries)
 }
 
 fn sibling(target: &Path, kind: &str) -> Result<PathBuf, ModelError> {

@@ -60,7 +60,9 @@ impl EmotionLlm {
     pub fn forward(&self, batch: &Batch, dropout: Dropout) -> Readout {
         let states = self.states(batch, dropout);
         let tokens = batch.supervised.as_ref().map(|(at, targets)| {
-            let logits = self.llama.logits(states.clone().select(0, at.clone()));
+            let logits = self
+                .llama
+                .logits(states.clone().select(0, at.clone()), dropout);
             (logits, targets.clone())
         });
         let classes =
@@ -93,7 +95,6 @@ impl EmotionLlm {
         lengths: &[usize],
         ids: &[u64],
         max_new_tokens: usize,
-        stop: u32,
         sampling: &Sampling,
     ) -> Result<Vec<Generation>, ModelError> {
         let embeddings = self.embed(batch);
@@ -114,7 +115,7 @@ impl EmotionLlm {
             &self.llama,
             &prompts,
             max_new_tokens,
-            &[stop],
+            &self.llama.config().eos_token_ids,
             sampling,
         )?)
     }

@@ -82,7 +82,9 @@ impl Checkpoints {
             .with_context(|| format!("cannot save the checkpoint {}", target.display()))?;
             verify_directory(&target)?;
         }
-        let steps = self.steps()?;
+        // Later ones are damaged leftovers, which are replaced once their step is reached again.
+        let mut steps = self.steps()?;
+        steps.retain(|step| *step <= target);
         for step in &steps[..steps.len().saturating_sub(self.keep)] {
             std::fs::remove_dir_all(step).with_context(|| step.display().to_string())?;
         }
@@ -100,13 +102,20 @@ impl Checkpoints {
         })
     }
 
-    /// The values of the best evaluation.
+    /// The values of the best evaluation, which `best` says it was.
     ///
     /// # Errors
-    /// Absent or damaged.
-    pub fn best(&self) -> anyhow::Result<Weights> {
+    /// Absent, damaged, or of another evaluation.
+    pub fn best(&self, best: Best) -> anyhow::Result<Weights> {
         let folder = self.folder.join("best");
         verify_directory(&folder)?;
+        let saved = read_state(&folder)?.step;
+        anyhow::ensure!(
+            saved == best.step,
+            "{} holds step {saved}, but the best evaluation was that of step {}",
+            folder.display(),
+            best.step
+        );
         Ok(Weights::read(&folder.join(TRAINABLES))?)
     }
 
@@ -158,13 +167,17 @@ impl Checkpoints {
 
 fn read(folder: &Path) -> anyhow::Result<Checkpoint> {
     verify_directory(folder)?;
-    let path = folder.join(STATE);
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     Ok(Checkpoint {
-        progress: serde_json::from_str(&text).with_context(|| path.display().to_string())?,
+        progress: read_state(folder)?,
         trainables: Weights::read(&folder.join(TRAINABLES))?,
         optimizer: Weights::read(&folder.join(OPTIMIZER))?,
     })
+}
+
+fn read_state(folder: &Path) -> anyhow::Result<Progress> {
+    let path = folder.join(STATE);
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
 }
 
 fn write_state(folder: &Path, progress: &Progress) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use limbic_data::{Compiled, LabelSet, PromptCompiler, Task, TextTokenizer, Turn,
 use limbic_model::Example;
 use limbic_weights::CounterRng;
 
+use crate::Recipe;
 use crate::features::EncodedClip;
 
 /// The clips of a split with what is asked about them.
@@ -48,6 +49,23 @@ pub struct Dropped {
     pub unanswered: usize,
     /// Their sample, or their prompt and `evaluation.max_new_tokens`, take more positions than `data.max_tokens`.
     pub too_long: usize,
+}
+
+impl Dropped {
+    /// In words, with the keys that decided; nothing where nothing was dropped.
+    pub(crate) fn told(self, recipe: &Recipe) -> String {
+        let mut told = String::new();
+        if self.unanswered > 0 {
+            told += &format!("; {} clips have no answer to any task", self.unanswered);
+        }
+        if self.too_long > 0 {
+            told += &format!(
+                "; {} do not fit into data.max_tokens={}, with room for evaluation.max_new_tokens={}",
+                self.too_long, recipe.data.max_tokens, recipe.evaluation.max_new_tokens
+            );
+        }
+        told
+    }
 }
 
 /// What a dataset is made with.

@@ -44,7 +44,16 @@ pub struct Evaluation {
     pub text: Option<Scores>,
     /// Scores of the head; `None` without one.
     pub head: Option<Scores>,
-    /// Each labelled clip's answer, in the manifest's order.
+}
+
+/// The labels a model gave to labelled samples, and how right they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// Scores of the generated labels.
+    pub text: Scores,
+    /// Scores of the head; `None` without one.
+    pub head: Option<Scores>,
+    /// Each sample's answer, in the manifest's order.
     pub predictions: Vec<Prediction>,
 }
 
@@ -81,6 +90,8 @@ pub struct Evaluator<'a> {
     pub loss: &'a LossRecipe,
     /// Sizes.
     pub recipe: &'a EvaluationRecipe,
+    /// How answers are generated; greedily wherever something is scored.
+    pub sampling: &'a Sampling,
 }
 
 impl Evaluator<'_> {
@@ -99,22 +110,27 @@ impl Evaluator<'_> {
             }
         }
         let loss = self.loss(&questions);
-        let labelled: Vec<&Sample> = dataset
-            .samples()
-            .iter()
-            .filter(|sample| sample.label.is_some())
-            .collect();
-        let Some(labels) = self
-            .labels
-            .filter(|_| tasks.contains(&Task::Emotion) && !labelled.is_empty())
-        else {
-            return Ok(Evaluation {
-                loss,
-                text: None,
-                head: None,
-                predictions: Vec::new(),
-            });
+        let scored = match self.labels.filter(|_| tasks.contains(&Task::Emotion)) {
+            Some(labels) => self.score(dataset, labels)?,
+            None => None,
         };
+        Ok(Evaluation {
+            loss,
+            text: scored.as_ref().map(|scored| scored.text.clone()),
+            head: scored.and_then(|scored| scored.head),
+        })
+    }
+
+    /// Scores the labels of all labelled samples; `None` if there are none.
+    ///
+    /// # Errors
+    /// Prompts that cannot be compiled or are too long for the decoder.
+    pub fn score(&self, dataset: &Dataset, labels: &LabelSet) -> anyhow::Result<Option<Scored>> {
+        let samples = dataset.samples().iter();
+        let labelled: Vec<&Sample> = samples.filter(|sample| sample.label.is_some()).collect();
+        if labelled.is_empty() {
+            return Ok(None);
+        }
         let predictions = self.predict(dataset, &labelled, Task::Emotion)?;
         let truth: Vec<usize> = labelled.iter().filter_map(|sample| sample.label).collect();
         let index = |label: &Option<String>| label.as_ref().and_then(|label| labels.index(label));
@@ -125,20 +141,20 @@ impl Evaluator<'_> {
                 &predicted,
             )?))
         };
-        let text = scores(predictions.iter().map(|p| index(&p.label)).collect())?;
-        let head = if predictions.iter().all(|p| p.head_label.is_some()) {
-            Some(scores(
-                predictions.iter().map(|p| index(&p.head_label)).collect(),
-            )?)
-        } else {
-            None
-        };
-        Ok(Evaluation {
-            loss,
-            text: Some(text),
-            head,
+        let has_head = predictions
+            .iter()
+            .all(|prediction| prediction.head_label.is_some());
+        Ok(Some(Scored {
+            text: scores(predictions.iter().map(|p| index(&p.label)).collect())?,
+            head: if has_head {
+                Some(scores(
+                    predictions.iter().map(|p| index(&p.head_label)).collect(),
+                )?)
+            } else {
+                None
+            },
             predictions,
-        })
+        }))
     }
 
     fn loss(&self, questions: &[Drawn]) -> LossMeans {
@@ -215,8 +231,7 @@ impl Evaluator<'_> {
             &lengths,
             &ids,
             self.recipe.max_new_tokens,
-            dataset.tokenizer().eos,
-            &Sampling::GREEDY,
+            self.sampling,
         )?;
         let probabilities: Option<Vec<f32>> = match model.classify(&batch) {
             Some(logits) => Some(softmax(logits, 1).into_data().try_into_vec()?),

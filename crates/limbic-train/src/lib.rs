@@ -8,6 +8,8 @@
 //! A run is a function of (recipe, data, weights, seed). The one state besides the step is the trained values and the
 //! optimizer's two moments; [`Checkpoint`] holds them.
 
+mod assembly;
+mod blueprint;
 mod checkpoint;
 mod dataset;
 mod error;
@@ -32,7 +34,7 @@ mod tests;
 pub use checkpoint::{Best, Checkpoint, Checkpoints, Progress};
 pub use dataset::{Dataset, Drawn, Dropped, Questions, Sample};
 pub use error::RunError;
-pub use evaluate::{Evaluation, Evaluator, Prediction};
+pub use evaluate::{Evaluation, Evaluator, Prediction, Scored};
 pub use features::{EncodedClip, FeatureReader, Quarantined};
 pub use log::Say;
 pub use loss::{Counts, LossMeans, LossSums, cross_entropy_sum};

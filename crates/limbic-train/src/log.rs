@@ -88,7 +88,8 @@ impl<'a> Logger<'a> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
-        std::fs::write(&path, kept).with_context(|| path.display().to_string())?;
+        limbic_weights::write_whole(&path, kept.as_bytes())
+            .with_context(|| path.display().to_string())?;
         let metrics = File::options()
             .append(true)
             .open(&path)
@@ -201,8 +202,8 @@ impl<'a> Logger<'a> {
     }
 
     /// Ends the bar.
-    pub(crate) fn finish(&self) {
-        if let Some(bar) = &self.bar {
+    pub(crate) fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
@@ -218,6 +219,12 @@ impl<'a> Logger<'a> {
         }
         self.tensorboard.flush();
         writeln!(self.metrics, "{}", Value::Object(line)).context("cannot write metrics.jsonl")
+    }
+}
+
+impl Drop for Logger<'_> {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 

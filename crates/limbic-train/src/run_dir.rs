@@ -10,9 +10,11 @@
 //! final/             the artifact, once the run is finished
 //! ```
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use limbic_weights::hex_digest;
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
 
@@ -50,6 +52,32 @@ pub struct RunResult {
     pub trainables_sha256: String,
     /// SHA-256 of the optimizer's state after the last step.
     pub optimizer_sha256: String,
+    /// SHA-256 of all weights that were not trained, the same before and after.
+    pub frozen_sha256: String,
+    /// Steps that were skipped because their gradient was not finite.
+    pub skipped: u64,
+}
+
+impl RunFile {
+    /// What `recipe` would start with now.
+    ///
+    /// # Errors
+    /// A manifest or start artifact that is not there.
+    pub fn of(recipe: &Recipe) -> anyhow::Result<Self> {
+        let digest = |path: &Path| -> anyhow::Result<String> {
+            let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+            Ok(hex_digest(&bytes))
+        };
+        let init = start_folder(recipe)?;
+        Ok(Self {
+            limbic: env!("CARGO_PKG_VERSION").to_string(),
+            manifest_sha256: digest(&recipe.data.manifest)?,
+            init_sha256: init
+                .map(|folder| digest(&folder.join("MANIFEST.json")))
+                .transpose()?,
+            result: None,
+        })
+    }
 }
 
 impl RunDir {
@@ -76,6 +104,40 @@ impl RunDir {
             run.display(),
             below.display()
         )))
+    }
+
+    /// Deletes the run, if there is one.
+    ///
+    /// # Errors
+    /// The folder holds something else than a run, or cannot be deleted.
+    pub fn delete(&self) -> anyhow::Result<()> {
+        if !self.root.exists() {
+            return Ok(());
+        }
+        if !self.exists() {
+            return Err(RunError::recipe(format!(
+                "{} is not a run (it holds no recipe.yaml), so it is not deleted; give the run another name",
+                self.root.display()
+            )));
+        }
+        std::fs::remove_dir_all(&self.root)
+            .with_context(|| format!("cannot delete {}", self.root.display()))
+    }
+
+    /// Keeps other processes from training the same run, as long as the result lives.
+    ///
+    /// # Errors
+    /// Another process trains it.
+    pub fn lock(&self) -> anyhow::Result<File> {
+        let path = self.path(".lock");
+        let file = File::create(&path).with_context(|| path.display().to_string())?;
+        if file.try_lock().is_err() {
+            return Err(RunError::recipe(format!(
+                "another process is training {}; wait for it, or give this run another name (name=...)",
+                self.root.display()
+            )));
+        }
+        Ok(file)
     }
 
     /// The folder.
@@ -156,11 +218,35 @@ impl RunDir {
     /// When the file system refuses.
     pub fn write_file(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.path(name);
-        let partial = self.path(&format!("{name}.partial"));
-        std::fs::write(&partial, text)
-            .and_then(|()| std::fs::rename(&partial, &path))
+        limbic_weights::write_whole(&path, text.as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// The artifact that `init_from` names: the folder itself, or `final` of a finished run.
+///
+/// # Errors
+/// Neither is there.
+pub(crate) fn start_folder(recipe: &Recipe) -> anyhow::Result<Option<PathBuf>> {
+    let Some(named) = &recipe.init_from else {
+        return Ok(None);
+    };
+    let finished = named.join("final");
+    if finished.is_dir() {
+        return Ok(Some(finished));
+    }
+    if named.join("mm").is_dir() {
+        return Ok(Some(named.clone()));
+    }
+    let why = if named.join("recipe.yaml").is_file() {
+        "that run is not finished; train it to its end first"
+    } else {
+        "there is no run or artifact there; train it first, for example `limbic train recipes/quickstart/stage1.yaml`"
+    };
+    Err(RunError::recipe(format!(
+        "`init_from` names {}: {why}",
+        named.display()
+    )))
 }
 
 fn compare(key: &str, old: &Value, new: &Value, differences: &mut Vec<String>) {

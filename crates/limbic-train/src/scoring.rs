@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use burn::tensor::Device;
-use limbic_data::{Clip, Manifest, Split, Task};
+use limbic_data::{Clip, LabelSet, Manifest, Split, Task};
 use limbic_eval::{Bootstrap, Scores, bootstrap, majority};
-use limbic_model::{Artifact, ArtifactConfig};
+use limbic_llama::Sampling;
+use limbic_model::Artifact;
 use serde::Serialize;
 
-use crate::dataset::{Dataset, Questions};
-use crate::evaluate::{Evaluation, Evaluator, Prediction};
-use crate::features::{FeatureReader, Quarantined};
+use crate::dataset::{Dataset, Dropped, Questions};
+use crate::evaluate::{Evaluator, Prediction, Scored};
+use crate::features::{EncodedClip, FeatureReader, Quarantined};
 use crate::log::Say;
 use crate::recipe::{EvaluationRecipe, LossRecipe};
 use crate::replicas::Replicas;
@@ -39,6 +40,10 @@ pub struct SplitScores {
     pub n: u64,
     /// Clips that could not be read and are in none of the scores.
     pub quarantined: usize,
+    /// Clips without a label of the model's set, which are in none of the scores either.
+    pub unlabelled: usize,
+    /// Clips whose prompt and answer do not fit into the decoder, likewise.
+    pub too_long: usize,
     /// The generated labels.
     pub text: Scores,
     /// The class head, where there is one.
@@ -136,19 +141,23 @@ impl Model {
                 clip.id, clip.reason, clip.detail
             ));
         }
-        let dataset = self.dataset(encoded)?;
-        let evaluation = self.evaluator().evaluate(&dataset, &[Task::Emotion])?;
-        let Evaluation {
-            text: Some(text),
+        let labels = self.labels()?;
+        let (dataset, dropped) = self.dataset(encoded, labels)?;
+        let scored = self.evaluator(&Sampling::GREEDY).score(&dataset, labels)?;
+        let Some(Scored {
+            text,
             head,
             predictions,
-            ..
-        } = evaluation
+        }) = scored
         else {
             return Err(RunError::Data(format!(
-                "the split `{split}` of {} has no clip with a label the model knows ({})",
+                "the split `{split}` of {} has no clip to score: {} have no label that the model knows ({}), \
+                 {} do not fit into the decoder, {} are unusable",
                 path.display(),
-                label_names(&self.artifact.config).join(", ")
+                dropped.unanswered,
+                labels.names().join(", "),
+                dropped.too_long,
+                bad.len()
             ))
             .into());
         };
@@ -156,6 +165,8 @@ impl Model {
             split,
             n: text.n,
             quarantined: bad.len(),
+            unlabelled: dropped.unanswered,
+            too_long: dropped.too_long,
             majority: majority(&text.confusion),
             interval: bootstrap(&text.confusion, 0)?,
             text,
@@ -169,7 +180,7 @@ impl Model {
     ///
     /// # Errors
     /// Unreadable media, or none that the model perceives.
-    pub fn ask(&self, clip: &Clip) -> anyhow::Result<ClipAnswer> {
+    pub fn ask(&self, clip: &Clip, sampling: &Sampling) -> anyhow::Result<ClipAnswer> {
         let encoded = self.reader.read(clip).map_err(|bad| {
             RunError::Data(format!("{} ({}): {}", bad.id, bad.reason, bad.detail))
         })?;
@@ -197,13 +208,20 @@ impl Model {
             ))
             .into());
         }
-        let evaluator = self.evaluator();
-        // Any known label will do: it only lets the clip into the data set, and no answer is given to the model.
+        let labels = self.labels()?;
+        let evaluator = self.evaluator(sampling);
+        // Any label lets the clip into the data set; no answer is given to the model.
         let mut encoded = encoded;
-        encoded.clip.emotion = label_names(&self.artifact.config)
-            .first()
-            .map(|name| name.to_string());
-        let dataset = self.dataset(vec![encoded])?;
+        encoded.clip.emotion = labels.names().first().map(|name| name.to_string());
+        let (dataset, dropped) = self.dataset(vec![encoded], labels)?;
+        if dropped.too_long > 0 {
+            return Err(RunError::Data(format!(
+                "{}: prompt and answer do not fit into the decoder's {} positions; shorten the transcript",
+                clip.id,
+                self.artifact.model.llama.config().max_position_embeddings
+            ))
+            .into());
+        }
         let samples: Vec<_> = dataset.samples().iter().collect();
         let ask = |task| -> anyhow::Result<Prediction> {
             let mut answers = evaluator.predict(&dataset, &samples, task)?;
@@ -228,18 +246,25 @@ impl Model {
         })
     }
 
-    fn dataset(&self, clips: Vec<crate::EncodedClip>) -> anyhow::Result<Dataset> {
-        let config = &self.artifact.config;
-        if config.labels.is_none() {
-            return Err(RunError::recipe(format!(
+    fn labels(&self) -> anyhow::Result<&LabelSet> {
+        self.artifact.config.labels.as_ref().ok_or_else(|| {
+            RunError::recipe(format!(
                 "{} was trained without labels (a captioning stage?), so it cannot name emotions; \
                  train a stage with `labels` from it",
                 self.folder.display()
-            )));
-        }
+            ))
+        })
+    }
+
+    fn dataset(
+        &self,
+        clips: Vec<EncodedClip>,
+        labels: &LabelSet,
+    ) -> anyhow::Result<(Dataset, Dropped)> {
+        let config = &self.artifact.config;
         let questions = Questions {
             tasks: &[(Task::Emotion, 1.0)].into(),
-            labels: config.labels.as_ref(),
+            labels: Some(labels),
             compiler: &config.compiler()?,
             tokenizer: &self.artifact.tokenizer,
             transcript: config.transcript,
@@ -247,10 +272,10 @@ impl Model {
             max_new_tokens: self.settings.max_new_tokens,
             seed: 0,
         };
-        Ok(Dataset::new(clips, &questions)?.0)
+        Dataset::new(clips, &questions)
     }
 
-    fn evaluator(&self) -> Evaluator<'_> {
+    fn evaluator<'a>(&'a self, sampling: &'a Sampling) -> Evaluator<'a> {
         const LOSS: &LossRecipe = &LossRecipe {
             lm_weight: 1.0,
             class_weight: 1.0,
@@ -262,14 +287,7 @@ impl Model {
             labels: self.artifact.config.labels.as_ref(),
             loss: LOSS,
             recipe: &self.settings,
+            sampling,
         }
     }
-}
-
-fn label_names(config: &ArtifactConfig) -> Vec<&str> {
-    config
-        .labels
-        .as_ref()
-        .map(|labels| labels.names())
-        .unwrap_or_default()
 }

@@ -5,16 +5,18 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Device, Tensor};
+use limbic_llama::Sampling;
 use limbic_model::{Part, write_directory};
-use limbic_weights::CounterRng;
+use limbic_weights::{CounterRng, Weights};
 
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, Progress};
 use crate::dataset::Drawn;
 use crate::evaluate::{Evaluation, Evaluator};
 use crate::log::{Logger, Say, StepRecord};
+use crate::loss::{Counts, LossMeans};
 use crate::optimizer::{AdamW, clip, global_norm, schedule};
 use crate::replicas::{Replicas, StepGradient};
-use crate::run_dir::RunResult;
+use crate::run_dir::{RunFile, RunResult};
 use crate::setup::Setup;
 use crate::{Recipe, RunDir, RunError};
 
@@ -30,7 +32,8 @@ pub fn train(
     say: &Say,
 ) -> anyhow::Result<RunDir> {
     let run_dir = RunDir::of(&recipe);
-    if run_dir.path("final").is_dir() && run_dir.read_recipe().is_ok_and(|done| done == recipe) {
+    if run_dir.path("final").is_dir() {
+        run_dir.open(&recipe, &RunFile::of(&recipe)?)?;
         say(&format!(
             "{} is finished; its artifact is {}",
             run_dir.root().display(),
@@ -39,6 +42,7 @@ pub fn train(
         return Ok(run_dir);
     }
     let setup = Setup::new(recipe, &devices[0].clone().without_autodiff(), say)?;
+    let _lock = setup.run_dir.lock()?;
     Trainer::start(setup, devices, say)?.run(stop)
 }
 
@@ -50,13 +54,15 @@ struct Trainer<'a> {
     /// The trained values, as one vector.
     values: Tensor<1>,
     progress: Progress,
+    /// SHA-256 of all that is not trained, as it was at the start.
+    frozen_sha256: String,
     log: Logger<'a>,
 }
 
 impl<'a> Trainer<'a> {
     fn start(setup: Setup, devices: &[Device], say: &'a Say) -> anyhow::Result<Self> {
         let recipe = &setup.recipe;
-        for line in describe(&setup, devices.len()) {
+        for line in describe(&setup, busy(devices, recipe).len()) {
             say(&line);
         }
         let mut values = setup.trainables.gather(&setup.artifact.model);
@@ -88,9 +94,10 @@ impl<'a> Trainer<'a> {
             }
         }
         Ok(Self {
-            replicas: Replicas::new(&setup.artifact.model, devices)?,
+            replicas: Replicas::new(&setup.artifact.model, busy(devices, recipe))?,
             log: Logger::open(setup.run_dir.root(), progress.step, recipe.train.steps, say)?,
             checkpoints,
+            frozen_sha256: frozen_sha256(&setup),
             optimizer,
             values,
             progress,
@@ -101,7 +108,8 @@ impl<'a> Trainer<'a> {
     fn run(mut self, stop: &AtomicBool) -> anyhow::Result<RunDir> {
         while self.progress.step < self.setup.recipe.train.steps && !self.is_out_of_patience() {
             self.step()?;
-            if self.is_due(self.setup.recipe.evaluation.every) {
+            let every = self.setup.recipe.evaluation.every;
+            if self.is_due(every) || every > 0 && self.is_last() {
                 self.evaluate()?;
             }
             if self.is_due(self.setup.recipe.run.save_every) {
@@ -150,30 +158,34 @@ impl<'a> Trainer<'a> {
             self.progress.updates = self.optimizer.updates();
             self.progress.skipped_in_row = 0;
         } else {
-            self.skip(norm)?;
+            return self.skip(norm);
         }
+        self.record(loss, rate, norm, counts, positions)
+    }
 
+    fn record(
+        &mut self,
+        loss: LossMeans,
+        rate: f64,
+        norm: f64,
+        counts: Counts,
+        positions: usize,
+    ) -> anyhow::Result<()> {
         let recipe = &self.setup.recipe;
-        let peak = recipe
-            .train
-            .learning_rate
-            .values()
-            .fold(0.0f64, |a, b| a.max(*b));
-        let due = self.is_due(recipe.run.log_every) || self.progress.step == recipe.train.steps;
-        let seen = self.progress.step * samples as u64;
-        self.log.step(
-            &StepRecord {
-                step: self.progress.step,
-                epoch: seen as f64 / self.setup.train.len() as f64,
-                loss,
-                learning_rate: peak * rate,
-                grad_norm: norm,
-                samples,
-                tokens: counts.tokens,
-                positions,
-            },
-            due,
-        )
+        let samples = samples_per_step(recipe);
+        let rates = recipe.train.learning_rate.values();
+        let record = StepRecord {
+            step: self.progress.step,
+            epoch: (self.progress.step * samples as u64) as f64 / self.setup.train.len() as f64,
+            loss,
+            learning_rate: rates.fold(0.0f64, |a, b| a.max(*b)) * rate,
+            grad_norm: norm,
+            samples,
+            tokens: counts.tokens,
+            positions,
+        };
+        let due = self.is_due(recipe.run.log_every) || self.is_last();
+        self.log.step(&record, due)
     }
 
     fn skip(&mut self, norm: f64) -> anyhow::Result<()> {
@@ -214,10 +226,19 @@ impl<'a> Trainer<'a> {
                 labels: setup.artifact.config.labels.as_ref(),
                 loss: &setup.recipe.train.loss,
                 recipe: &setup.recipe.evaluation,
+                sampling: &Sampling::GREEDY,
             };
             let evaluation = evaluator.evaluate(&setup.validation, &setup.tasks())?;
             log.evaluation(progress.step, &summary(&evaluation))?;
             let merit = evaluation.merit(setup.recipe.evaluation.metric)?;
+            if !merit.is_finite() {
+                return Err(RunError::Diverged(format!(
+                    "the validation at step {} gave {merit}, which is no number to compare; lower \
+                     `train.learning_rate`, or look for samples that overflow",
+                    progress.step
+                ))
+                .into());
+            }
             if progress.best.is_none_or(|best| merit > best.merit) {
                 progress.best = Some(Best {
                     step: progress.step,
@@ -262,7 +283,7 @@ impl<'a> Trainer<'a> {
         let (artifact_step, values) = match self.progress.best {
             None => (self.progress.step, self.values.clone()),
             Some(best) => {
-                let weights = self.checkpoints.best()?;
+                let weights = self.checkpoints.best(best)?;
                 (
                     best.step,
                     setup
@@ -274,12 +295,20 @@ impl<'a> Trainer<'a> {
         setup.artifact.model = setup
             .trainables
             .scatter_plain(setup.artifact.model.clone(), &values);
+        let frozen_sha256 = frozen_sha256(setup);
+        anyhow::ensure!(
+            frozen_sha256 == self.frozen_sha256,
+            "frozen weights changed while training, from {} to {frozen_sha256}; the artifact was not written",
+            self.frozen_sha256
+        );
         let mut file = setup.run_dir.read_run_file()?;
         let result = RunResult {
             step: self.progress.step,
             artifact_step,
             trainables_sha256: last.sha256(),
             optimizer_sha256: self.optimizer.to_weights().sha256(),
+            frozen_sha256,
+            skipped: self.progress.skipped,
         };
         self.log.say(&format!(
             "finished at step {}; trained values sha256 {}, optimizer state sha256 {}",
@@ -302,14 +331,30 @@ impl<'a> Trainer<'a> {
         every > 0 && self.progress.step.is_multiple_of(every)
     }
 
+    fn is_last(&self) -> bool {
+        self.progress.step == self.setup.recipe.train.steps
+    }
+
     fn is_out_of_patience(&self) -> bool {
         let patience = self.setup.recipe.evaluation.patience;
         patience > 0 && self.progress.since_best >= patience
     }
 }
 
+/// The devices that get a shard in every step.
+fn busy<'a>(devices: &'a [Device], recipe: &Recipe) -> &'a [Device] {
+    &devices[..devices
+        .len()
+        .min(recipe.train.shards * recipe.train.accumulate)]
+}
+
 fn samples_per_step(recipe: &Recipe) -> usize {
     recipe.train.batch_size * recipe.train.accumulate
+}
+
+fn frozen_sha256(setup: &Setup) -> String {
+    let frozen = |name: &str| !setup.trainables.contains(name);
+    Weights::collect_only(&setup.artifact.model, frozen).sha256()
 }
 
 /// Names and values of an evaluation, for the log.

@@ -19,6 +19,7 @@ mod load;
 mod name;
 mod seed;
 mod weights;
+mod whole;
 
 pub use counter::CounterRng;
 pub use error::WeightsError;
@@ -26,3 +27,4 @@ pub use load::{load, load_only};
 pub use name::ModulePath;
 pub use seed::seed;
 pub use weights::{NamedTensor, Weights, hex_digest};
+pub use whole::write_whole;

@@ -139,11 +139,7 @@ impl Weights {
                 path: path.to_path_buf(),
                 detail: error.to_string(),
             })?;
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        std::fs::write(&partial, file).map_err(WeightsError::io(&partial))?;
-        std::fs::rename(&partial, path).map_err(WeightsError::io(path))
+        crate::write_whole(path, &file).map_err(WeightsError::io(path))
     }
 
     /// The tensors whose name `keep` accepts.

@@ -69,7 +69,7 @@ fn numbers(value: &serde_json::Value) -> Vec<u32> {
 fn forward(llama: &Llama, embeddings: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
     let hidden = llama.hidden(embeddings, &Padding::Right, None, Dropout::OFF);
     let [rows, slots, width] = hidden.dims();
-    let logits = llama.logits(hidden.clone().reshape([rows * slots, width]));
+    let logits = llama.logits(hidden.clone().reshape([rows * slots, width]), Dropout::OFF);
     let vocab = logits.dims()[1];
     (hidden, logits.reshape([rows, slots, vocab]))
 }

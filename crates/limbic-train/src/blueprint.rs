@@ -1,0 +1,149 @@
+//! What the model is: from the recipe and, where that is silent, from the artifact it starts from.
+
+use limbic_data::{Clip, LabelSet, Manifest, Task};
+use limbic_model::{Artifact, ArtifactConfig, DecoderSource, FORMAT, InputConfig};
+
+use crate::{Recipe, RunError};
+
+/// The name by which `inputs:` of a recipe calls the spoken words.
+const TRANSCRIPT: &str = "transcript";
+
+/// Inputs, prompt, labels and head of the model; its decoder is settled later.
+///
+/// # Errors
+/// Parts that are missing, named twice or do not go together.
+pub(crate) fn blueprint(
+    recipe: &Recipe,
+    init: Option<&Artifact>,
+) -> anyhow::Result<ArtifactConfig> {
+    let init = init.map(|init| &init.config);
+    let all: Vec<InputConfig> = if recipe.model.inputs.is_empty() {
+        init.map(|init| init.inputs.clone()).unwrap_or_default()
+    } else {
+        let built = recipe.model.inputs.iter().map(|input| InputConfig {
+            name: input.name.clone(),
+            placeholder: input.placeholder.clone(),
+            encoder: input.encoder.get().clone(),
+            projector: input.projector.clone(),
+            frames: input.frames,
+            crop: input.crop,
+        });
+        built.collect()
+    };
+    for (index, input) in all.iter().enumerate() {
+        input.check().map_err(at_fault)?;
+        if input.name == TRANSCRIPT || all[..index].iter().any(|other| other.name == input.name) {
+            return Err(RunError::recipe(format!(
+                "`model.inputs`: the name `{}` is taken; give each input one of its own",
+                input.name
+            )));
+        }
+    }
+    let known: Vec<&str> = all
+        .iter()
+        .map(|input| input.name.as_str())
+        .chain([TRANSCRIPT])
+        .collect();
+    let used = match &recipe.inputs {
+        None => known.iter().map(|name| name.to_string()).collect(),
+        Some(used) => used.clone(),
+    };
+    if let Some(unknown) = used.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(RunError::recipe(format!(
+            "`inputs` names `{unknown}`; the model has {}",
+            known.join(", ")
+        )));
+    }
+    if used.is_empty() {
+        return Err(RunError::recipe("`inputs` is empty; wanted at least one"));
+    }
+    let prompt = match (&recipe.prompt, init) {
+        (Some(prompt), _) => prompt.get().clone(),
+        (None, Some(init)) => init.prompt.clone(),
+        (None, None) => {
+            return Err(RunError::recipe(
+                "`prompt` is missing; name a file of configs/prompts",
+            ));
+        }
+    };
+    let labels = match (&recipe.labels, init) {
+        (Some(labels), _) => Some(labels.get().clone()),
+        (None, init) => init.and_then(|init| init.labels.clone()),
+    };
+    let head = recipe
+        .model
+        .head
+        .clone()
+        .or_else(|| init.and_then(|init| init.head.clone()));
+    if head.is_some() && labels.is_none() {
+        return Err(RunError::recipe(
+            "`model.head` needs `labels`; name a file of configs/labels",
+        ));
+    }
+    Ok(ArtifactConfig {
+        format: FORMAT,
+        run: recipe.name.clone(),
+        decoder: DecoderSource::Own,
+        transcript: used.iter().any(|name| name == TRANSCRIPT),
+        inputs: all
+            .into_iter()
+            .filter(|input| used.contains(&input.name))
+            .collect(),
+        prompt,
+        labels,
+        head,
+    })
+}
+
+/// Refuses a task that needs labels without any, and a label set that no clip speaks.
+///
+/// # Errors
+/// Both.
+pub(crate) fn check_labels(
+    recipe: &Recipe,
+    manifest: &Manifest,
+    labels: Option<&LabelSet>,
+) -> anyhow::Result<()> {
+    let asks_for_labels = recipe
+        .data
+        .tasks
+        .get(&Task::Emotion)
+        .is_some_and(|weight| *weight > 0.0);
+    let Some(labels) = labels else {
+        if asks_for_labels {
+            return Err(RunError::recipe(
+                "task `emotion` needs `labels`; name a file of configs/labels",
+            ));
+        }
+        return Ok(());
+    };
+    let known = |clip: &&Clip| {
+        clip.emotion
+            .as_ref()
+            .is_some_and(|emotion| labels.index(emotion).is_some())
+    };
+    let labelled = manifest.clips.iter().filter(|clip| clip.emotion.is_some());
+    if asks_for_labels
+        && labelled.clone().count() > 0
+        && !manifest.clips.iter().any(|clip| known(&clip))
+    {
+        let seen: Vec<&str> = labelled
+            .filter_map(|clip| clip.emotion.as_deref())
+            .take(3)
+            .collect();
+        return Err(RunError::Data(format!(
+            "no clip of {} has an emotion of label set `{}` ({}); the manifest says for example {}",
+            recipe.data.manifest.display(),
+            labels.name,
+            labels.names().join(", "),
+            seen.join(", ")
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// What a library refuses here, the recipe asked for.
+pub(crate) fn at_fault(error: impl std::fmt::Display) -> anyhow::Error {
+    RunError::recipe(error.to_string())
+}
