@@ -150,7 +150,8 @@ fn a_run_keeps_what_it_was_made_from() {
             .iter()
             .filter(|line| line["kind"] == "validation")
             .count(),
-        1
+        2,
+        "every fourth step, and the last"
     );
     for key in [
         "loss",
@@ -341,6 +342,6 @@ fn export_is_pefts_folder_with_the_media_parts_beside_it() {
     assert_eq!(of("exported")["head"], of("stage2")["head"]);
     workplace
         .run(&["export", "stage2", "--out", "exported"])
-        .failed(1, &["exported is there already"]);
+        .failed(2, &["exported is there already"]);
     workplace.run(&["eval", "exported"]).failed(2, &["--data"]);
 }

@@ -86,7 +86,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     pub(crate) data: Option<PathBuf>,
     /// Largest share of clips that may be unusable
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, value_parser = share)]
     pub(crate) max_bad: f64,
     /// Print one JSON object instead of tables
     #[arg(long)]
@@ -130,4 +130,11 @@ pub(crate) struct ExportArgs {
     /// Folder to make
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "wanted a share from 0 to 1".to_string())
 }

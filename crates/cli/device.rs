@@ -1,6 +1,5 @@
 //! `cpu:2` or `cuda:0,1` to devices.
 
-use anyhow::Context;
 use burn::tensor::Device;
 use limbic_train::RunError;
 
@@ -20,6 +19,10 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<Vec<Device>> {
     }
 }
 
+/// More replicas than any machine has cores; each has threads of its own.
+#[cfg(feature = "flex")]
+const MOST_REPLICAS: usize = 1024;
+
 #[cfg(feature = "flex")]
 fn cpu(replicas: Option<&str>) -> anyhow::Result<Vec<Device>> {
     let count = match replicas {
@@ -27,10 +30,10 @@ fn cpu(replicas: Option<&str>) -> anyhow::Result<Vec<Device>> {
         Some(count) => count
             .parse()
             .ok()
-            .filter(|count| *count > 0)
+            .filter(|count| (1..=MOST_REPLICAS).contains(count))
             .ok_or_else(|| {
                 RunError::recipe(format!(
-                    "`--devices cpu:{count}`: wanted a number of replicas, for example cpu:2"
+                    "`--devices cpu:{count}`: wanted a number of replicas from 1 to {MOST_REPLICAS}, for example cpu:2"
                 ))
             })?,
     };
@@ -83,7 +86,11 @@ fn parse_indices(kind: &str, indices: Option<&str>) -> anyhow::Result<Vec<usize>
     indices
         .ok()
         .filter(|indices| !indices.is_empty())
-        .with_context(|| format!("`--devices {kind}:...` wants indices, for example {kind}:0,1"))
+        .ok_or_else(|| {
+            RunError::recipe(format!(
+                "`--devices {kind}:...` wants indices, for example {kind}:0,1"
+            ))
+        })
 }
 
 #[cfg(not(all(feature = "cuda", feature = "wgpu", feature = "flex")))]

@@ -58,7 +58,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             RunError::Recipe(_) => 2,
             RunError::Data(_) => 3,
             RunError::Diverged(_) => 5,
-            RunError::Interrupted { .. } => 130,
+            RunError::Stopped | RunError::Interrupted { .. } => 130,
         };
     }
     if error.downcast_ref::<DataError>().is_some() {

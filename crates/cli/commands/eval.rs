@@ -1,8 +1,9 @@
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use limbic_eval::{Scores, table};
-use limbic_train::{Model, SplitScores};
+use limbic_train::{Model, RunDir, SplitScores};
 use serde_json::{Value, json};
 
 use crate::args::EvalArgs;
@@ -13,35 +14,37 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let scores = model.score(args.data.as_deref(), args.split, args.max_bad, &|line| {
         eprintln!("{line}")
     })?;
-    let summary = summary(&scores);
-    if let Some(run) = &model.run {
-        let folder = run.path(&format!("eval/{}", args.split));
-        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let mut predictions = String::new();
-        for prediction in &scores.predictions {
-            writeln!(predictions, "{}", serde_json::to_string(prediction)?)?;
-        }
-        run.write_file(
-            &format!("eval/{}/predictions.jsonl", args.split),
-            &predictions,
-        )?;
-        run.write_file(
-            &format!("eval/{}/scores.json", args.split),
-            &(serde_json::to_string_pretty(&scores)? + "\n"),
-        )?;
-    }
+    // The run keeps what it achieves on its own data; a score on other data goes to the screen.
+    let run = model.run.as_ref().filter(|_| args.data.is_none());
+    let kept = run.map(|run| keep(run, &scores)).transpose()?;
     if args.json {
-        println!("{summary}");
-    } else {
-        print!("{}", report(&scores));
-        if let Some(run) = &model.run {
-            println!(
-                "\nanswers and scores: {}",
-                run.path(&format!("eval/{}", args.split)).display()
-            );
-        }
+        println!("{}", summary(&scores));
+        return Ok(());
+    }
+    print!("{}", report(&scores));
+    if let Some(folder) = kept {
+        println!("\nanswers and scores: {}", folder.display());
     }
     Ok(())
+}
+
+fn keep(run: &RunDir, scores: &SplitScores) -> anyhow::Result<PathBuf> {
+    let name = format!("eval/{}", scores.split);
+    let folder = run.path(&name);
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let mut predictions = String::new();
+    for prediction in &scores.predictions {
+        writeln!(predictions, "{}", serde_json::to_string(prediction)?)?;
+    }
+    let mut quarantine = String::new();
+    for clip in &scores.bad {
+        writeln!(quarantine, "{}", serde_json::to_string(clip)?)?;
+    }
+    let scores = serde_json::to_string_pretty(scores)? + "\n";
+    run.write_file(&format!("{name}/predictions.jsonl"), &predictions)?;
+    run.write_file(&format!("{name}/quarantine.jsonl"), &quarantine)?;
+    run.write_file(&format!("{name}/scores.json"), &scores)?;
+    Ok(folder)
 }
 
 fn summary(scores: &SplitScores) -> Value {
@@ -56,6 +59,7 @@ fn summary(scores: &SplitScores) -> Value {
         })
     };
     json!({
+        "manifest": scores.manifest,
         "split": scores.split,
         "n": scores.n,
         "quarantined": scores.quarantined,

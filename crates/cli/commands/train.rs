@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use limbic_train::RunDir;
+use limbic_train::Start;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::TrainArgs;
@@ -10,16 +10,19 @@ use crate::device;
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let devices = device::parse(&args.devices)?;
     let recipe = limbic_train::read_recipe(&args.recipe, &args.overrides)?;
-    if args.restart {
-        RunDir::of(&recipe).delete()?;
-    }
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // A second signal ends the program at once: the first may be waiting for a long step.
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let run = limbic_train::train(recipe, &devices, &stop, &|line| eprintln!("{line}"))?;
+    let start = Start {
+        devices: &devices,
+        restart: args.restart,
+        stop: &stop,
+        say: &|line| eprintln!("{line}"),
+    };
+    let run = limbic_train::train(recipe, &start)?;
     println!("{}", run.path("final").display());
     Ok(())
 }

@@ -104,6 +104,7 @@ pub struct PromptCompiler {
 
 const TRANSCRIPT: &str = "{transcript}";
 const INSTRUCTION: &str = "{instruction}";
+const LABELS: &str = "{labels}";
 
 impl PromptCompiler {
     /// A compiler for the inputs in `slots` and the label names `labels`.
@@ -142,6 +143,10 @@ impl PromptCompiler {
                     other.input, slot.input, slot.placeholder
                 )));
             }
+        }
+        check_fields("the template", &config.template, &[TRANSCRIPT, INSTRUCTION])?;
+        for wordings in config.instructions.values() {
+            check_fields("a wording", wordings, &[LABELS])?;
         }
         for (name, what) in slots
             .iter()
@@ -194,14 +199,14 @@ impl PromptCompiler {
         })?;
         Ok(wordings
             .iter()
-            .map(|wording| wording.replace("{labels}", &self.labels))
+            .map(|wording| wording.replace(LABELS, &self.labels))
             .collect())
     }
 
     /// Every text a tokenizer should know before it meets a clip: the template and all wordings.
     pub fn texts(&self) -> Vec<String> {
         let wordings = self.config.instructions.values().flatten();
-        let filled = wordings.map(|wording| wording.replace("{labels}", &self.labels));
+        let filled = wordings.map(|wording| wording.replace(LABELS, &self.labels));
         self.config.template.iter().cloned().chain(filled).collect()
     }
 
@@ -325,6 +330,28 @@ fn fill(line: &str, turn: &Turn) -> String {
         filled.push_str(value.trim());
         rest = &rest[start + name.len()..];
     }
+}
+
+/// Refuses a `{word}` that nothing fills: it would be read out to the model as it stands.
+fn check_fields(what: &str, lines: &[String], known: &[&str]) -> Result<(), DataError> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    for line in lines {
+        for (start, _) in line.match_indices('{') {
+            let Some(length) = line[start..].find('}') else {
+                continue;
+            };
+            let field = &line[start..=start + length];
+            let name = &field[1..length];
+            if !name.is_empty() && name.chars().all(is_name) && !known.contains(&field) {
+                return Err(prompt_error(format!(
+                    "{what} holds `{field}`, which nothing fills; known are {}{}",
+                    known.join(", "),
+                    crate::error::hint(field, known)
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `line` without the placeholders that no slot claims; `None` where those were all it had.

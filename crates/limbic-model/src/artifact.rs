@@ -191,6 +191,15 @@ impl Artifact {
             DecoderSource::Own => folder.join(LLM),
             DecoderSource::Base { path, .. } => resolve(&folder.join(path)),
         };
+        if !decoder.join("config.json").is_file() {
+            return Err(ModelError::directory(
+                folder,
+                format!(
+                    "it stands on the decoder in {}, where there is none; put that back, or train again",
+                    decoder.display()
+                ),
+            ));
+        }
         let (mut llama, tokenizer) = read_decoder(&decoder, device)?;
         if let DecoderSource::Base { sha256, .. } = &config.decoder {
             let got = Weights::collect(&llama).sha256();

@@ -184,12 +184,6 @@ fn check_parts(
     trainables: &Trainables,
     config: &ArtifactConfig,
 ) -> anyhow::Result<()> {
-    if trainables.num_values() == 0 {
-        return Err(RunError::recipe(
-            "`train.learning_rate` names no part that this model has in use, so nothing would be trained; \
-             wanted some of decoder, lora, projectors, head",
-        ));
-    }
     for part in parts {
         // `inputs=[transcript]` turns every projector off; that is what was asked for.
         let turned_off = *part == Part::Projectors && config.inputs.is_empty();
@@ -200,6 +194,12 @@ fn check_parts(
                 name.trim()
             )));
         }
+    }
+    if trainables.num_values() == 0 {
+        return Err(RunError::recipe(
+            "`train.learning_rate` names no part that this model has in use, so nothing would be trained; \
+             wanted some of decoder, lora, projectors, head",
+        ));
     }
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! What the model is: from the recipe and, where that is silent, from the artifact it starts from.
 
-use limbic_data::{Clip, LabelSet, Manifest, Task};
+use std::collections::BTreeMap;
+
+use limbic_data::error::nearest;
+use limbic_data::{LabelSet, Manifest, Task};
 use limbic_model::{Artifact, ArtifactConfig, DecoderSource, FORMAT, InputConfig};
 
 use crate::{Recipe, RunError};
@@ -95,7 +98,8 @@ pub(crate) fn blueprint(
     })
 }
 
-/// Refuses a task that needs labels without any, and a label set that no clip speaks.
+/// Refuses a task that needs labels without any, and a label set that no clip speaks. What is told about clips with
+/// labels outside the set is for people: leaving some out may be meant.
 ///
 /// # Errors
 /// Both.
@@ -103,44 +107,52 @@ pub(crate) fn check_labels(
     recipe: &Recipe,
     manifest: &Manifest,
     labels: Option<&LabelSet>,
-) -> anyhow::Result<()> {
-    let asks_for_labels = recipe
-        .data
-        .tasks
-        .get(&Task::Emotion)
-        .is_some_and(|weight| *weight > 0.0);
+) -> anyhow::Result<Vec<String>> {
+    let weight = recipe.data.tasks.get(&Task::Emotion).copied();
+    let asks_for_labels = weight.is_some_and(|weight| weight > 0.0);
     let Some(labels) = labels else {
         if asks_for_labels {
             return Err(RunError::recipe(
                 "task `emotion` needs `labels`; name a file of configs/labels",
             ));
         }
-        return Ok(());
+        return Ok(Vec::new());
     };
-    let known = |clip: &&Clip| {
-        clip.emotion
-            .as_ref()
-            .is_some_and(|emotion| labels.index(emotion).is_some())
-    };
-    let labelled = manifest.clips.iter().filter(|clip| clip.emotion.is_some());
-    if asks_for_labels
-        && labelled.clone().count() > 0
-        && !manifest.clips.iter().any(|clip| known(&clip))
+    let mut unknown: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut known = 0;
+    for emotion in manifest
+        .clips
+        .iter()
+        .filter_map(|clip| clip.emotion.as_deref())
     {
-        let seen: Vec<&str> = labelled
-            .filter_map(|clip| clip.emotion.as_deref())
-            .take(3)
-            .collect();
-        return Err(RunError::Data(format!(
-            "no clip of {} has an emotion of label set `{}` ({}); the manifest says for example {}",
-            recipe.data.manifest.display(),
-            labels.name,
-            labels.names().join(", "),
-            seen.join(", ")
-        ))
-        .into());
+        if labels.index(emotion).is_some() {
+            known += 1;
+        } else {
+            *unknown.entry(emotion).or_default() += 1;
+        }
     }
-    Ok(())
+    let names = labels.names();
+    let counts: Vec<String> = unknown
+        .iter()
+        .map(|(emotion, count)| match nearest(emotion, &names) {
+            Some(name) => format!("{count} x {emotion:?} (did you mean `{name}`?)"),
+            None => format!("{count} x {emotion:?}"),
+        })
+        .collect();
+    if counts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let note = format!(
+        "{} clips of {} have an emotion outside the label set `{}` and count as unlabelled: {}",
+        unknown.values().sum::<usize>(),
+        recipe.data.manifest.display(),
+        labels.name,
+        counts.join(", ")
+    );
+    if asks_for_labels && known == 0 {
+        return Err(RunError::Data(note).into());
+    }
+    Ok(vec![note])
 }
 
 /// What a library refuses here, the recipe asked for.

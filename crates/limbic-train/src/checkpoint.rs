@@ -108,7 +108,7 @@ impl Checkpoints {
     /// Absent, damaged, or of another evaluation.
     pub fn best(&self, best: Best) -> anyhow::Result<Weights> {
         let folder = self.folder.join("best");
-        verify_directory(&folder)?;
+        verify_directory(&folder).context("the best values are lost; start over with --restart")?;
         let saved = read_state(&folder)?.step;
         anyhow::ensure!(
             saved == best.step,

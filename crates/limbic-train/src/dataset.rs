@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context;
 use limbic_data::{Compiled, LabelSet, PromptCompiler, Task, TextTokenizer, Turn, prompt};
 use limbic_model::Example;
 use limbic_weights::CounterRng;
@@ -250,7 +251,9 @@ impl Dataset {
             .iter()
             .map(Option::is_some)
             .collect();
-        Ok(self.compiler.compile(&turn, &present, &self.tokenizer)?)
+        self.compiler
+            .compile(&turn, &present, &self.tokenizer)
+            .with_context(|| format!("clip {}", clip.id))
     }
 }
 

@@ -10,6 +10,7 @@ use limbic_llama::{Dropout, Sampling};
 use limbic_model::{Batch, EmotionLlm, Trainables};
 use serde::Serialize;
 
+use crate::RunError;
 use crate::dataset::{Dataset, Drawn, Sample, with_examples};
 use crate::loss::{Counts, LossMeans, LossSums, joint_loss};
 use crate::recipe::{EvaluationRecipe, LossRecipe, Metric};
@@ -110,6 +111,13 @@ impl Evaluator<'_> {
             }
         }
         let loss = self.loss(&questions);
+        if !loss.total.is_finite() {
+            return Err(RunError::Diverged(format!(
+                "the validation loss is {}; lower `train.learning_rate` or raise `train.warmup`",
+                loss.total
+            ))
+            .into());
+        }
         let scored = match self.labels.filter(|_| tasks.contains(&Task::Emotion)) {
             Some(labels) => self.score(dataset, labels)?,
             None => None,

@@ -5,7 +5,7 @@
 //! of them than `data.max_bad` end the run. A clip that lacks a medium goes on without it.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Context;
 use burn::tensor::Device;
@@ -86,25 +86,31 @@ impl FeatureReader {
         })
     }
 
-    /// Features of all `clips`, in their order, and the clips that are unusable. `progress` gets the number done.
+    /// Features of all `clips`, in their order, and the clips that are unusable. `progress` gets the number done; nothing
+    /// more is read once `stop` is set.
     ///
     /// # Errors
-    /// [`RunError::Data`] when more than the share `max_bad` is unusable, with the first few reasons.
+    /// [`RunError::Stopped`]; [`RunError::Data`] when more than the share `max_bad` is unusable, with the first few reasons.
     pub fn read_all(
         &self,
         clips: &[&Clip],
         max_bad: f64,
         progress: &(dyn Fn(usize) + Sync),
+        stop: &AtomicBool,
     ) -> anyhow::Result<(Vec<EncodedClip>, Vec<Quarantined>)> {
         let done = AtomicUsize::new(0);
-        let results: Vec<Result<EncodedClip, Quarantined>> = clips
+        let results: Option<Vec<Result<EncodedClip, Quarantined>>> = clips
             .par_iter()
             .map(|clip| {
+                if stop.load(Ordering::Relaxed) {
+                    return None;
+                }
                 let result = self.read(clip);
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1);
-                result
+                Some(result)
             })
             .collect();
+        let results = results.ok_or(RunError::Stopped)?;
         let (mut encoded, mut bad) = (Vec::new(), Vec::new());
         for result in results {
             match result {
@@ -119,7 +125,7 @@ impl FeatureReader {
                 .map(|clip| format!("  {} ({}): {}", clip.id, clip.reason, clip.detail))
                 .collect();
             return Err(RunError::Data(format!(
-                "{} of {} clips are unusable, and `data.max_bad` allows a share of {max_bad}; \
+                "{} of {} clips are unusable, and a share of {max_bad} may be (`data.max_bad` of a recipe, `--max-bad` of eval); \
                  repair or remove them, or raise it:\n{}",
                 bad.len(),
                 clips.len(),

@@ -47,4 +47,4 @@ pub use replicas::{Replicas, StepGradient};
 pub use run_dir::{RunDir, RunFile, RunResult};
 pub use scoring::{ClipAnswer, Model, SplitScores};
 pub use setup::Setup;
-pub use trainer::train;
+pub use trainer::{Start, train};

@@ -96,7 +96,7 @@ impl<'a> Logger<'a> {
             .with_context(|| path.display().to_string())?;
         let bar = ProgressBar::new(total);
         let bar = (!bar.is_hidden()).then(|| {
-            let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}");
+            let style = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}");
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
                 .with_position(step)
         });
@@ -170,7 +170,13 @@ impl<'a> Logger<'a> {
             clock(left)
         );
         match &self.bar {
-            Some(bar) => bar.set_message(line),
+            Some(bar) if record.step < self.total => bar.set_message(format!(
+                "loss {:.4}  {:.1} samples/s  eta {}",
+                values["loss"],
+                values["samples_per_second"],
+                clock(left)
+            )),
+            Some(bar) => bar.suspend(|| (self.say)(&line)),
             None => (self.say)(&line),
         }
         self.write("train", record.step, &values)

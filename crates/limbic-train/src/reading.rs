@@ -19,7 +19,7 @@ pub fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<Recipe> 
     })?;
     // Read as it stands first: only then do errors carry line numbers of the file.
     let as_written: Result<Recipe, _> = serde_yaml::from_str(&text);
-    let mut recipe = as_written.map_err(|error| RunError::recipe(explain(path, &error)))?;
+    let mut recipe = as_written.map_err(|error| RunError::recipe(explain(path, &text, &error)))?;
     if !overrides.is_empty() {
         recipe = overridden(path, &text, overrides)?;
     }
@@ -38,26 +38,38 @@ pub fn read_recipe(path: &Path, overrides: &[String]) -> anyhow::Result<Recipe> 
 }
 
 fn overridden(path: &Path, text: &str, overrides: &[String]) -> anyhow::Result<Recipe> {
-    let mut value: Value = serde_yaml::from_str(text)?;
+    let written: Value = serde_yaml::from_str(text)?;
+    let mut value = written.clone();
     for text in overrides {
-        let (key, new) = text.split_once('=').ok_or_else(|| {
-            RunError::recipe(format!(
-                "`{text}` is no override; wanted KEY=VALUE, for example train.steps=10"
-            ))
-        })?;
-        let new: Value = serde_yaml::from_str(new)
-            .map_err(|error| RunError::recipe(format!("override `{text}`: {error}")))?;
-        set(&mut value, key, new)
-            .map_err(|problem| RunError::recipe(format!("override `{text}`: {problem}")))?;
-        // After each, so that the message names the one at fault.
-        serde_yaml::from_value::<Recipe>(value.clone()).map_err(|error| {
-            RunError::recipe(format!(
-                "override `{text}`: {}",
-                with_nearest(&error.to_string())
-            ))
-        })?;
+        apply(&mut value, text)?;
     }
-    serde_yaml::from_value(value).map_err(|error| RunError::recipe(explain(path, &error)))
+    serde_yaml::from_value(value).map_err(|error| {
+        // Several may build one thing together, so that only the error of all of them counts; alone, the one at fault
+        // gives the same.
+        let culprit = overrides.iter().find(|text| {
+            let mut alone = written.clone();
+            apply(&mut alone, text).is_ok()
+                && serde_yaml::from_value::<Recipe>(alone)
+                    .is_err_and(|other| other.to_string() == error.to_string())
+        });
+        let place = match culprit {
+            Some(text) => format!("override `{text}`"),
+            None => format!("{} with its overrides", path.display()),
+        };
+        RunError::recipe(format!("{place}: {}", with_nearest(&error.to_string())))
+    })
+}
+
+fn apply(value: &mut Value, text: &str) -> anyhow::Result<()> {
+    let (key, new) = text.split_once('=').ok_or_else(|| {
+        RunError::recipe(format!(
+            "`{text}` is no override; wanted KEY=VALUE, for example train.steps=10"
+        ))
+    })?;
+    let new: Value = serde_yaml::from_str(new)
+        .map_err(|error| RunError::recipe(format!("override `{text}`: {error}")))?;
+    set(value, key, new)
+        .map_err(|problem| RunError::recipe(format!("override `{text}`: {problem}")))
 }
 
 fn set(value: &mut Value, key: &str, new: Value) -> Result<(), String> {
@@ -123,12 +135,29 @@ fn resolve(recipe: &mut Recipe) -> Vec<String> {
 }
 
 /// `file:line: what is wrong`, with the nearest known key where one is unknown.
-pub(crate) fn explain(path: &Path, error: &serde_yaml::Error) -> String {
-    let place = match error.location() {
-        Some(location) => format!("{}:{}", path.display(), location.line()),
+pub(crate) fn explain(path: &Path, text: &str, error: &serde_yaml::Error) -> String {
+    let message = error.to_string();
+    let reported = error.location().map(|location| location.line());
+    let place = match line_of_unknown_key(text, &message, reported).or(reported) {
+        Some(line) => format!("{}:{line}", path.display()),
         None => path.display().to_string(),
     };
-    format!("{place}: {}", with_nearest(&error.to_string()))
+    format!("{place}: {}", with_nearest(&message))
+}
+
+/// Inside a tagged enum serde reports where the whole of it begins; the key itself stands at or after that.
+fn line_of_unknown_key(text: &str, message: &str, reported: Option<usize>) -> Option<usize> {
+    let key = message.split("unknown field `").nth(1)?.split('`').next()?;
+    let first = reported.unwrap_or(1) - 1;
+    let has_key = |line: &str| {
+        line.match_indices(key).any(|(start, _)| {
+            let before = line[..start].chars().next_back();
+            let is_whole = !before.is_some_and(|c| c.is_alphanumeric() || c == '_');
+            is_whole && line[start + key.len()..].trim_start().starts_with(':')
+        })
+    };
+    let line = text.lines().skip(first).position(has_key)?;
+    Some(first + line + 1)
 }
 
 /// Serde lists the known keys; of these the nearest is named first.

@@ -363,7 +363,10 @@ impl Recipe {
             name, data, train, ..
         } = self;
         check(
-            !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']),
+            !name.is_empty()
+                && !name.starts_with(['.', '-'])
+                && !name.contains(['/', '\\'])
+                && !name.contains(char::is_control),
             format!("`name` is {name:?}, wanted a name that can be a folder's"),
         );
         check(
@@ -401,6 +404,20 @@ impl Recipe {
                 "`train.batch_size` is {}, wanted a multiple of `train.shards`, which is {}",
                 train.batch_size, train.shards
             ),
+        );
+        const MOST_SAMPLES: usize = 1 << 20;
+        check(
+            train
+                .batch_size
+                .checked_mul(train.accumulate)
+                .is_some_and(|samples| samples <= MOST_SAMPLES),
+            format!(
+                "`train.batch_size` times `train.accumulate` is more than {MOST_SAMPLES} samples a step"
+            ),
+        );
+        check(
+            train.loss.lm_weight > 0.0 || train.loss.class_weight > 0.0,
+            "`train.loss` gives no loss a weight, so nothing would be learnt".into(),
         );
         check(
             !train.learning_rate.is_empty(),

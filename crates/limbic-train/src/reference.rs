@@ -49,7 +49,7 @@ fn read<T: DeserializeOwned>(path: &Path, key: &str) -> Result<T, String> {
             path.display()
         )
     })?;
-    serde_yaml::from_str(&text).map_err(|error| explain(path, &error))
+    serde_yaml::from_str(&text).map_err(|error| explain(path, &text, &error))
 }
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Reference<T> {

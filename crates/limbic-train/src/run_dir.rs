@@ -124,6 +124,13 @@ impl RunDir {
             .with_context(|| format!("cannot delete {}", self.root.display()))
     }
 
+    /// Whether the run has its result, and the artifact is whole.
+    pub fn is_finished(&self) -> bool {
+        self.exists()
+            && self.read_run_file().is_ok_and(|file| file.result.is_some())
+            && limbic_model::verify_directory(&self.path("final")).is_ok()
+    }
+
     /// Keeps other processes from training the same run, as long as the result lives.
     ///
     /// # Errors

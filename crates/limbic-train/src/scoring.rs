@@ -1,6 +1,7 @@
 //! A finished model put to use: scored on a split, or asked about one clip.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use burn::tensor::Device;
@@ -34,6 +35,8 @@ pub struct Model {
 /// What a model achieves on a split.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SplitScores {
+    /// The manifest.
+    pub manifest: PathBuf,
     /// The split.
     pub split: Split,
     /// Labelled clips that were scored.
@@ -134,7 +137,9 @@ impl Model {
             Some(recipe) => recipe.data.clips(&manifest, split),
             None => manifest.split(split),
         };
-        let (encoded, bad) = self.reader.read_all(&clips, max_bad, &|_| {})?;
+        let (encoded, bad) =
+            self.reader
+                .read_all(&clips, max_bad, &|_| {}, &AtomicBool::new(false))?;
         for clip in &bad {
             say(&format!(
                 "{} is quarantined ({}): {}",
@@ -162,6 +167,7 @@ impl Model {
             .into());
         };
         Ok(SplitScores {
+            manifest: path,
             split,
             n: text.n,
             quarantined: bad.len(),

@@ -1,6 +1,7 @@
 //! From what the user wrote to what the program needs: everything opened, checked and built before the first step.
 
-use burn::tensor::Device;
+use std::fs::File;
+
 use limbic_data::{Clip, LabelSet, Manifest, PromptCompiler, Split, Task, prompt};
 use limbic_encoders::Modality;
 use limbic_model::{Artifact, ArtifactConfig, InputConfig, Trainables};
@@ -9,8 +10,8 @@ use crate::assembly::Assembly;
 use crate::blueprint::{at_fault, blueprint, check_labels};
 use crate::dataset::{Dataset, Questions};
 use crate::features::{EncodedClip, FeatureReader, Quarantined};
-use crate::log::Say;
 use crate::run_dir::{RunFile, start_folder};
+use crate::trainer::Start;
 use crate::{Metric, Recipe, RunDir, RunError};
 
 /// A run ready to start.
@@ -27,18 +28,22 @@ pub struct Setup {
     pub train: Dataset,
     /// What progress is judged on.
     pub validation: Dataset,
+    /// Keeps other processes from the run's folder.
+    _lock: File,
 }
 
 impl Setup {
-    /// Reads, checks and builds all that `recipe` names, on `device`, and opens the run's folder.
+    /// Reads, checks and builds all that `recipe` names, on the first device, and opens the run's folder.
     ///
     /// # Errors
     /// Whatever cannot be used, before anything is trained.
-    pub fn new(recipe: Recipe, device: &Device, say: &Say) -> anyhow::Result<Self> {
+    pub fn new(recipe: Recipe, start: &Start) -> anyhow::Result<Self> {
+        let device = &start.devices[0].clone().without_autodiff();
+        let say = start.say;
         let run_dir = RunDir::of(&recipe);
         let manifest = Manifest::read(&recipe.data.manifest)?;
         let run_file = RunFile::of(&recipe)?;
-        if run_dir.exists() {
+        if run_dir.exists() && !start.restart {
             run_dir.open(&recipe, &run_file)?;
         }
 
@@ -50,7 +55,9 @@ impl Setup {
         };
         let config = blueprint(&recipe, init.as_ref())?;
         let compiler = config.compiler().map_err(at_fault)?;
-        check_labels(&recipe, &manifest, config.labels.as_ref())?;
+        for note in check_labels(&recipe, &manifest, config.labels.as_ref())? {
+            say(&note);
+        }
 
         // The model is built before clips are read: what the recipe got wrong shows at once.
         let texts = texts(&recipe, &manifest, &compiler, config.labels.as_ref());
@@ -78,7 +85,13 @@ impl Setup {
             if split == Split::Validation && recipe.evaluation.every == 0 {
                 clips.clear();
             }
-            let (clips, bad) = encode(&reader, &clips, split, recipe.data.max_bad, say)?;
+            let without = manifest.split(split).len() - recipe.data.clips(&manifest, split).len();
+            if without > 0 {
+                say(&format!(
+                    "{split}: {without} clips lack what `data.require` asks for"
+                ));
+            }
+            let (clips, bad) = encode(&reader, &clips, split, recipe.data.max_bad, start)?;
             encoded.push(clips);
             quarantined.extend(bad);
         }
@@ -121,7 +134,11 @@ impl Setup {
         let [train, validation] = datasets.try_into().expect("two datasets were made");
         check_metric(&recipe, &config, &validation)?;
         // A new run's folder appears when nothing is left to refuse: a corrected recipe is not another one.
+        if start.restart {
+            run_dir.delete()?;
+        }
         run_dir.open(&recipe, &run_file)?;
+        let lock = run_dir.lock()?;
         write_quarantine(&run_dir, &quarantined)?;
         Ok(Self {
             run_dir,
@@ -129,6 +146,7 @@ impl Setup {
             train,
             validation,
             artifact,
+            _lock: lock,
             recipe,
         })
     }
@@ -183,18 +201,19 @@ fn encode(
     clips: &[&Clip],
     split: Split,
     max_bad: f64,
-    say: &Say,
+    start: &Start,
 ) -> anyhow::Result<(Vec<EncodedClip>, Vec<Quarantined>)> {
     if clips.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
+    let say = start.say;
     let every = (clips.len() / 4).max(50);
     let progress = |done: usize| {
         if done.is_multiple_of(every) && done < clips.len() {
             say(&format!("{split}: {done} of {} clips encoded", clips.len()));
         }
     };
-    let (encoded, bad) = reader.read_all(clips, max_bad, &progress)?;
+    let (encoded, bad) = reader.read_all(clips, max_bad, &progress, start.stop)?;
     for clip in &bad {
         say(&format!(
             "{split}: {} is quarantined ({}): {}",

@@ -20,30 +20,38 @@ use crate::run_dir::{RunFile, RunResult};
 use crate::setup::Setup;
 use crate::{Recipe, RunDir, RunError};
 
-/// Trains the run that `recipe` describes on `devices`, from its last checkpoint if there is one, until its end or until
-/// `stop` is set.
+/// How a run is started.
+pub struct Start<'a> {
+    /// Where it runs.
+    pub devices: &'a [Device],
+    /// Whether what the run has done so far is thrown away, once the new one is known to be possible.
+    pub restart: bool,
+    /// Set from outside to have the run saved and ended.
+    pub stop: &'a AtomicBool,
+    /// Receives lines for people.
+    pub say: &'a Say,
+}
+
+/// Trains the run that `recipe` describes, from its last checkpoint if there is one, until its end or until it is stopped.
 ///
 /// # Errors
-/// Whatever makes the run impossible, [`RunError::Interrupted`] when `stop` was set, [`RunError::Diverged`].
-pub fn train(
-    recipe: Recipe,
-    devices: &[Device],
-    stop: &AtomicBool,
-    say: &Say,
-) -> anyhow::Result<RunDir> {
+/// Whatever makes the run impossible, [`RunError::Interrupted`] when it was stopped, [`RunError::Diverged`].
+pub fn train(recipe: Recipe, start: &Start) -> anyhow::Result<RunDir> {
     let run_dir = RunDir::of(&recipe);
-    if run_dir.path("final").is_dir() {
-        run_dir.open(&recipe, &RunFile::of(&recipe)?)?;
-        say(&format!(
+    if !start.restart && run_dir.is_finished() {
+        // Without its data nothing can have changed that matters to a finished run.
+        if let Ok(now) = RunFile::of(&recipe) {
+            run_dir.open(&recipe, &now)?;
+        }
+        (start.say)(&format!(
             "{} is finished; its artifact is {}",
             run_dir.root().display(),
             run_dir.path("final").display()
         ));
         return Ok(run_dir);
     }
-    let setup = Setup::new(recipe, &devices[0].clone().without_autodiff(), say)?;
-    let _lock = setup.run_dir.lock()?;
-    Trainer::start(setup, devices, say)?.run(stop)
+    let setup = Setup::new(recipe, start)?;
+    Trainer::start(setup, start.devices, start.say)?.run(start.stop)
 }
 
 struct Trainer<'a> {
@@ -231,14 +239,6 @@ impl<'a> Trainer<'a> {
             let evaluation = evaluator.evaluate(&setup.validation, &setup.tasks())?;
             log.evaluation(progress.step, &summary(&evaluation))?;
             let merit = evaluation.merit(setup.recipe.evaluation.metric)?;
-            if !merit.is_finite() {
-                return Err(RunError::Diverged(format!(
-                    "the validation at step {} gave {merit}, which is no number to compare; lower \
-                     `train.learning_rate`, or look for samples that overflow",
-                    progress.step
-                ))
-                .into());
-            }
             if progress.best.is_none_or(|best| merit > best.merit) {
                 progress.best = Some(Best {
                     step: progress.step,

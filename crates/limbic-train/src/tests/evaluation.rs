@@ -1,8 +1,11 @@
 use limbic_data::Task;
 use limbic_eval::{Confusion, Scores};
+use limbic_llama::Sampling;
 
 use super::{World, device};
-use crate::{Evaluation, EvaluationRecipe, Evaluator, LossMeans, LossRecipe, Metric, Replicas};
+use crate::{
+    Evaluation, EvaluationRecipe, Evaluator, LossMeans, LossRecipe, Metric, Prediction, Replicas,
+};
 
 fn evaluation(text: Option<Scores>, head: Option<Scores>) -> Evaluation {
     let loss = LossMeans {
@@ -10,12 +13,7 @@ fn evaluation(text: Option<Scores>, head: Option<Scores>) -> Evaluation {
         lm: 1.0,
         class: 0.5,
     };
-    Evaluation {
-        loss,
-        text,
-        head,
-        predictions: Vec::new(),
-    }
+    Evaluation { loss, text, head }
 }
 
 fn scores(predicted: &[Option<usize>]) -> Scores {
@@ -61,31 +59,31 @@ fn losses_do_not_depend_on_batches_or_replicas() {
             labels: Some(&world.labels),
             loss: &LossRecipe::default(),
             recipe: &recipe,
+            sampling: &Sampling::GREEDY,
         };
-        evaluator
-            .evaluate(&dataset, &[Task::Emotion, Task::Reason])
-            .unwrap()
+        let tasks = [Task::Emotion, Task::Reason];
+        let evaluation = evaluator.evaluate(&dataset, &tasks).unwrap();
+        let scored = evaluator.score(&dataset, &world.labels).unwrap().unwrap();
+        assert_eq!(evaluation.text.as_ref(), Some(&scored.text));
+        (evaluation, scored.predictions)
     };
-    let alone = evaluate(1, 1);
-    assert_eq!(alone.predictions.len(), 7);
-    assert_eq!(alone.predictions[1].truth.as_deref(), Some("sad"));
-    let sum: f64 = alone.predictions[0].probabilities.values().sum();
+    let (alone, predictions) = evaluate(1, 1);
+    assert_eq!(predictions.len(), 7);
+    assert_eq!(predictions[1].truth.as_deref(), Some("sad"));
+    let sum: f64 = predictions[0].probabilities.values().sum();
     assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+    let answers = |predictions: &[Prediction]| -> Vec<String> {
+        predictions.iter().map(|p| p.answer.clone()).collect()
+    };
     for (replicas, batch_size) in [(1, 3), (2, 3), (2, 16)] {
-        let other = evaluate(replicas, batch_size);
+        let (other, others) = evaluate(replicas, batch_size);
         assert!(
             (other.loss.total - alone.loss.total).abs() < 1e-5,
             "{:?} {:?}",
             other.loss,
             alone.loss
         );
-        let answers = |e: &Evaluation| {
-            e.predictions
-                .iter()
-                .map(|p| p.answer.clone())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(answers(&other), answers(&alone));
+        assert_eq!(answers(&others), answers(&predictions));
     }
     assert_eq!(
         evaluate(2, 3),
