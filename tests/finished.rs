@@ -164,12 +164,16 @@ fn a_run_keeps_what_it_was_made_from() {
     ] {
         assert!(lines[0][key].is_number(), "{key} in {}", lines[0]);
     }
-    assert!(
-        std::fs::read_dir(workplace.path("runs/stage2/tensorboard"))
-            .unwrap()
-            .count()
-            > 0
-    );
+    let events = std::fs::read_dir(workplace.path("runs/stage2/tensorboard")).unwrap();
+    let events: Vec<u8> = events
+        .flat_map(|file| std::fs::read(file.unwrap().path()).unwrap())
+        .collect();
+    for tag in ["train/loss", "train/grad_norm", "validation/loss"] {
+        let is_there = events
+            .windows(tag.len())
+            .any(|bytes| bytes == tag.as_bytes());
+        assert!(is_there, "no {tag} in the TensorBoard events");
+    }
     assert_eq!(
         std::fs::read_to_string(workplace.path("runs/stage2/quarantine.jsonl")).unwrap(),
         ""

@@ -10,6 +10,8 @@ mod configs;
 mod documentation;
 /// A finished run, scored, asked and exported.
 mod finished;
+/// What must not be lost, and what must not go unsaid.
+mod guards;
 /// Clips that are damaged, empty, no media, or silent.
 mod media;
 /// Interrupted, resumed, and run by other numbers of devices.

@@ -107,10 +107,10 @@ pub(crate) struct InferArgs {
     #[arg(long)]
     pub(crate) transcript: Option<String>,
     /// Draw words at this temperature; 0 takes the likeliest
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = temperature)]
     pub(crate) temperature: f64,
     /// Draw from the likeliest words that hold this much probability together
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = share)]
     pub(crate) top_p: f64,
     /// Names the draws
     #[arg(long, default_value_t = 0)]
@@ -130,6 +130,13 @@ pub(crate) struct ExportArgs {
     /// Folder to make
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|temperature: &f64| *temperature >= 0.0 && temperature.is_finite())
+        .ok_or_else(|| "wanted a number of at least 0".to_string())
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -22,6 +22,7 @@ pub fn write_directory<E: From<ModelError>>(
     target: &Path,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
+    recover_directory(target)?;
     let (partial, old) = (sibling(target, "partial")?, sibling(target, "old")?);
     for leftover in [&partial, &old] {
         remove(leftover)?;
@@ -41,6 +42,18 @@ pub fn write_directory<E: From<ModelError>>(
         .filter(|parent| !parent.as_os_str().is_empty());
     sync(parent.unwrap_or(Path::new(".")))?;
     remove(&old)?;
+    Ok(())
+}
+
+/// Puts back what a crash in the middle of replacing `target` left beside it.
+///
+/// # Errors
+/// A file system that refuses.
+pub fn recover_directory(target: &Path) -> Result<(), ModelError> {
+    let old = sibling(target, "old")?;
+    if old.exists() && !target.exists() {
+        fs::rename(&old, target).map_err(ModelError::io(&old))?;
+    }
     Ok(())
 }
 
@@ -147,6 +160,16 @@ mod tests {
         );
         fs::remove_file(target.join(MANIFEST)).unwrap();
         assert!(verify_directory(&target).is_err());
+    }
+
+    #[test]
+    fn a_crash_between_the_renames_is_mended() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("best");
+        write(&target, "one").unwrap();
+        fs::rename(&target, root.path().join(".best.old")).unwrap();
+        recover_directory(&target).unwrap();
+        verify_directory(&target).unwrap();
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod tests;
 pub use artifact::{Artifact, ArtifactConfig, DecoderSource, FORMAT, read_decoder};
 pub use batch::{Batch, Example};
 pub use config::{EmotionLlmConfig, InputConfig};
-pub use directory::{verify_directory, write_directory};
+pub use directory::{recover_directory, verify_directory, write_directory};
 pub use emotion_llm::{EmotionLlm, Readout};
 pub use error::ModelError;
 pub use head::{ClassHead, HeadConfig};

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use limbic_model::{verify_directory, write_directory};
+use limbic_model::{recover_directory, verify_directory, write_directory};
 use limbic_weights::Weights;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +108,7 @@ impl Checkpoints {
     /// Absent, damaged, or of another evaluation.
     pub fn best(&self, best: Best) -> anyhow::Result<Weights> {
         let folder = self.folder.join("best");
+        recover_directory(&folder)?;
         verify_directory(&folder).context("the best values are lost; start over with --restart")?;
         let saved = read_state(&folder)?.step;
         anyhow::ensure!(
@@ -239,5 +240,32 @@ mod tests {
         std::fs::remove_file(root.path().join("c/step-00000010").join(STATE)).unwrap();
         let message = checkpoints.latest().unwrap_err().to_string();
         assert!(message.contains("--restart"), "{message}");
+    }
+
+    #[test]
+    fn a_damaged_later_checkpoint_does_not_cost_an_earlier_one() {
+        let root = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(root.path().join("c"), 1);
+        checkpoints.save(&checkpoint(20)).unwrap();
+        let late = checkpoints.save(&checkpoint(30)).unwrap();
+        std::fs::write(late.join(TRAINABLES), "x").unwrap();
+        checkpoints.save(&checkpoint(25)).unwrap();
+        let (latest, _, damaged) = checkpoints.latest().unwrap().unwrap();
+        assert_eq!((latest.progress.step, damaged.len()), (25, 1));
+    }
+
+    #[test]
+    fn the_best_values_are_those_of_the_best_evaluation() {
+        let root = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(root.path().to_path_buf(), 1);
+        let Checkpoint {
+            progress,
+            trainables,
+            ..
+        } = checkpoint(10);
+        checkpoints.save_best(&trainables, &progress).unwrap();
+        let best = |step| checkpoints.best(Best { step, merit: 0.5 });
+        assert_eq!(best(10).unwrap(), trainables);
+        assert!(best(20).unwrap_err().to_string().contains("step 10"));
     }
 }
