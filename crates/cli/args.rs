@@ -64,7 +64,7 @@ pub(crate) struct ImportArgs {
 pub(crate) struct TrainArgs {
     /// The recipe
     pub(crate) recipe: PathBuf,
-    /// Changes to the recipe, for example train.steps=100 or inputs=[audio]
+    /// Changes to the recipe, for example train.steps=100 or seed=3
     #[arg(value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
     /// cpu (a replica a core), cpu:2 (two replicas), cuda:0,1 or wgpu, where built in
