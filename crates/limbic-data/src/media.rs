@@ -302,18 +302,22 @@ fn open_input(path: &Path) -> Result<Input, DataError> {
     let mut options = Dictionary::new();
     options.set("protocol_whitelist", "file");
     ffmpeg::format::input_with_dictionary(&format!("file:{text}"), options).map_err(|error| {
+        // Some of FFmpeg's errors have no words.
+        let why = match error.to_string() {
+            why if why.is_empty() => String::new(),
+            why => format!(" ({why})"),
+        };
         match fs::File::open(path).and_then(container) {
             Err(error) => DataError::io("read", path, error),
             Ok(Some(name)) => {
                 let detail = format!(
-                    "it begins like {name} but FFmpeg cannot open it ({error}); copy the file again"
+                    "it begins like {name} but FFmpeg cannot open it{why}; copy the file again"
                 );
                 DataError::media(path, Reason::Truncated, detail)
             }
             Ok(None) => {
-                let detail = format!(
-                    "FFmpeg does not know its format ({error}); name an audio or video file"
-                );
+                let detail =
+                    format!("FFmpeg does not know its format{why}; name an audio or video file");
                 DataError::media(path, Reason::NotMedia, detail)
             }
         }

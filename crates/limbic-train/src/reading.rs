@@ -142,6 +142,14 @@ pub(crate) fn explain(path: &Path, text: &str, error: &serde_yaml::Error) -> Str
         Some(line) => format!("{}:{line}", path.display()),
         None => path.display().to_string(),
     };
+    // The place stands in front already, and is the better one.
+    let message = match error.location() {
+        Some(at) => message.replace(
+            &format!(" at line {} column {}", at.line(), at.column()),
+            "",
+        ),
+        None => message,
+    };
     format!("{place}: {}", with_nearest(&message))
 }
 

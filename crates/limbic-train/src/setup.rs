@@ -41,6 +41,14 @@ impl Setup {
         let device = &start.devices[0].clone().without_autodiff();
         let say = start.say;
         let run_dir = RunDir::of(&recipe);
+        if !recipe.data.manifest.is_file() {
+            return Err(RunError::Data(format!(
+                "`data.manifest` names {}, which is no file; make it with `limbic data synth` or `limbic data import`, \
+                 or correct the path (taken from the folder you run limbic in)",
+                recipe.data.manifest.display()
+            ))
+            .into());
+        }
         let manifest = Manifest::read(&recipe.data.manifest)?;
         let run_file = RunFile::of(&recipe)?;
         if run_dir.exists() && !start.restart {
