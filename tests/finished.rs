@@ -322,6 +322,12 @@ fn export_is_pefts_folder_with_the_media_parts_beside_it() {
         })
         .collect();
     assert_eq!(names, wanted);
+    let card = std::fs::read_to_string(workplace.path("exported/llm_adapter/README.md")).unwrap();
+    let base_model = config["base_model_name_or_path"].as_str().unwrap();
+    assert!(
+        card.contains(&format!("base_model: {base_model}\n")),
+        "{card}"
+    );
     let manifest = json(&workplace.path("exported/MANIFEST.json"));
     for (name, hash) in manifest.as_object().unwrap() {
         assert_eq!(

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! llm/          config.json, model.safetensors, tokenizer.json     where the run trained the decoder itself
-//! llm_adapter/  adapter_config.json, adapter_model.safetensors     where it trained LoRA; loads in PEFT unchanged
+//! llm_adapter/  adapter_config.json, adapter_model.safetensors,    where it trained LoRA; loads in PEFT unchanged
+//!               README.md
 //! mm/           mm_config.json, projector.safetensors              what is perceived and how; projectors, class head
 //! MANIFEST.json                                                    SHA-256 of all of these
 //! ```
@@ -156,6 +157,8 @@ impl Artifact {
                 DecoderSource::Base { .. } => self.decoder.clone(),
             };
             write_adapter(&self.model.llama, &adapter, &base.to_string_lossy())?;
+            let path = adapter.join("README.md");
+            fs::write(&path, self.card(&base)).map_err(ModelError::io(&path))?;
         }
         let mm = folder.join("mm");
         fs::create_dir_all(&mm).map_err(ModelError::io(&mm))?;
@@ -166,6 +169,29 @@ impl Artifact {
         let weights = Weights::collect_only(&self.model, is_multimodal);
         Ok(rename(&weights, |name| name_on_disk(name, &config.inputs))
             .write(&folder.join(PROJECTOR))?)
+    }
+
+    /// The model card that adapter folders carry on a hub.
+    fn card(&self, base: &Path) -> String {
+        let inputs: Vec<&str> = self
+            .config
+            .inputs
+            .iter()
+            .map(|input| input.name.as_str())
+            .collect();
+        format!(
+            "---\nlibrary_name: peft\nbase_model: {}\ntags: [lora, emotion]\n---\n\n\
+             # {}\n\n\
+             LoRA adapter of an emotion LLM, trained by limbic. The adapter alone continues text. What the model \
+             perceives ({}) enters through the projectors in `../mm`; `limbic infer` puts all of it together.\n",
+            base.display(),
+            self.config.run,
+            if inputs.is_empty() {
+                "no media".to_string()
+            } else {
+                inputs.join(", ")
+            }
+        )
     }
 
     /// Reads a directory that [`Artifact::write`] made, on the plain `device`.
