@@ -1,7 +1,5 @@
 //! The binary from outside: what a user types, what comes out, and what lies on the disk afterwards.
 
-#![allow(clippy::print_stderr, reason = "a test says why it skips")]
-
 /// Misspelt keys, missing files, wrong values.
 mod complaints;
 /// Every shipped YAML reads.

@@ -65,16 +65,6 @@ impl Replicas {
         Ok(Self { replicas })
     }
 
-    /// Number of replicas.
-    pub fn len(&self) -> usize {
-        self.replicas.len()
-    }
-
-    /// Never: there is at least one device.
-    pub fn is_empty(&self) -> bool {
-        self.replicas.is_empty()
-    }
-
     /// The gradient of the mean loss over `shards` at `values`.
     ///
     /// # Panics
