@@ -15,6 +15,7 @@
 mod audio_transformer;
 mod encoder;
 mod error;
+mod hidden_states;
 mod log_mel;
 mod media;
 mod mel;
@@ -33,6 +34,7 @@ mod vit_config;
 pub use audio_transformer::{AudioTransformer, AudioTransformerConfig};
 pub use encoder::{Encoder, EncoderConfig};
 pub use error::EncoderError;
+pub use hidden_states::{HiddenStates, Keep};
 pub use log_mel::{LogMel, LogMelConfig, Logarithm};
 pub use media::{Features, Media, Modality};
 pub use mel::{MelConfig, Pad};

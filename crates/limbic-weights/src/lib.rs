@@ -13,6 +13,7 @@
 //! `[out, in]` for linear layers. Deliberately absent: PyTorch pickles, and dtypes other than F32 in
 //! memory (F16 and BF16 files are widened when read).
 
+mod checkpoint;
 mod counter;
 mod error;
 mod load;
@@ -21,6 +22,7 @@ mod seed;
 mod weights;
 mod whole;
 
+pub use checkpoint::Checkpoint;
 pub use counter::CounterRng;
 pub use error::WeightsError;
 pub use load::{load, load_only};
