@@ -28,6 +28,7 @@ mod position;
 mod projector;
 mod qformer;
 mod transformer;
+pub mod vision;
 mod vit;
 mod vit_config;
 
