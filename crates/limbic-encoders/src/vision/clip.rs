@@ -114,11 +114,13 @@ impl ClipConfig {
         let side = self.image_size / self.patch_size;
         VisionSizes {
             hidden_size: self.hidden_size,
+            num_layers: self.num_hidden_layers,
             image_size: self.image_size,
             patch_size: self.patch_size,
             num_patches: side * side,
             extra_tokens: 1,
             pooled_dim: Some(self.projection_dim.unwrap_or(self.hidden_size)),
+            tubelet_size: 1,
             num_frames: None,
         }
     }

@@ -23,13 +23,18 @@ impl PatchConv {
         }
     }
 
+    /// Side of a patch, in pixels.
+    pub(super) fn patch(&self) -> usize {
+        let [_, _, patch, _] = self.weight.val().dims();
+        patch
+    }
+
     /// Patches in reading order; pixels beyond the last whole patch are left out, as by a convolution.
     ///
     /// # Shapes
     /// `[B, C, H, W]` to `[B, (H / patch) (W / patch), D]`
     pub(super) fn forward(&self, pixel_values: Tensor<4>) -> Tensor<3> {
-        let weight = self.weight.val();
-        let [_, _, patch, _] = weight.dims();
+        let (weight, patch) = (self.weight.val(), self.patch());
         let [batch, channels, height, width] = pixel_values.dims();
         let (rows, columns) = (height / patch, width / patch);
         let patches = pixel_values
