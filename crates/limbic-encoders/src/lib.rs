@@ -35,6 +35,7 @@ mod position;
 mod projector;
 mod qformer;
 mod transformer;
+pub mod vision;
 mod vit;
 mod vit_config;
 
