@@ -12,6 +12,7 @@
 //! features. Both are described by serde configs ([`EncoderConfig`], [`ProjectorConfig`]) whose
 //! `kind` names the variant. Deliberately absent: reading media files, and pretrained weights.
 
+mod audio;
 mod audio_transformer;
 mod encoder;
 mod error;
@@ -31,6 +32,7 @@ mod transformer;
 mod vit;
 mod vit_config;
 
+pub use audio::{AudioArchitecture, AudioInput, AudioModel, Wav2Vec2};
 pub use audio_transformer::{AudioTransformer, AudioTransformerConfig};
 pub use encoder::{Encoder, EncoderConfig};
 pub use error::EncoderError;

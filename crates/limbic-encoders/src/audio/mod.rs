@@ -1,0 +1,184 @@
+//! Pretrained audio encoders, from the folders they are published in.
+
+mod attention;
+mod conv_stem;
+mod feature_extractor;
+mod folder;
+mod positional_conv;
+mod speech_layer;
+mod wav2vec2;
+mod wav2vec2_config;
+mod wavlm;
+
+use std::path::Path;
+
+use burn::tensor::{Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::{EncoderError, HiddenStates, Keep};
+
+pub use wav2vec2::Wav2Vec2;
+
+/// The kinds of pretrained audio encoders, by their `model_type` in `config.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AudioArchitecture {
+    /// wav2vec 2.0 (Baevski et al., 2020).
+    Wav2Vec2,
+    /// HuBERT (Hsu et al., 2021).
+    Hubert,
+    /// WavLM (Chen et al., 2022).
+    WavLM,
+}
+
+impl AudioArchitecture {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Wav2Vec2, Self::Hubert, Self::WavLM];
+
+    /// Its name in YAML and in `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wav2Vec2 => "wav2vec2",
+            Self::Hubert => "hubert",
+            Self::WavLM => "wavlm",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// What an encoder reads. B sounds, S samples, M mel bands, F frames.
+#[derive(Debug, Clone)]
+pub enum AudioInput {
+    /// Raw sound.
+    Values {
+        /// `[B, S]`
+        values: Tensor<2>,
+        /// `[B, S]`, 1 where there is sound and 0 where there is padding.
+        attention_mask: Option<Tensor<2, Int>>,
+    },
+    /// Mel frames, `[B, M, F]`.
+    Features(Tensor<3>),
+}
+
+/// A pretrained audio encoder, frozen.
+#[derive(Debug, Clone)]
+pub enum AudioModel {
+    /// wav2vec 2.0, HuBERT or WavLM.
+    Wav2Vec2(Box<Wav2Vec2>),
+}
+
+impl AudioModel {
+    /// Reads a folder of transformers' layout; `model_type` in its `config.json` tells the kind.
+    ///
+    /// # Errors
+    /// A missing or unreadable file, a kind or an option that is not supported, weights that do not fit.
+    pub fn read(path: &Path, device: &Device) -> Result<Self, EncoderError> {
+        let described = path.join("config.json");
+        let config = folder::read(&described)?;
+        let name = config["model_type"].as_str().unwrap_or_default();
+        let Some(architecture) = AudioArchitecture::of(name) else {
+            let names = AudioArchitecture::ALL
+                .map(AudioArchitecture::name)
+                .join(", ");
+            return Err(folder::refuse(
+                &described,
+                format!("`model_type` is `{name}`, wanted one of {names}"),
+            ));
+        };
+        Self::read_as(architecture, path, device)
+    }
+
+    /// Reads the weights of a kind that is known beforehand.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and another `model_type` than that kind's.
+    pub fn read_as(
+        architecture: AudioArchitecture,
+        path: &Path,
+        device: &Device,
+    ) -> Result<Self, EncoderError> {
+        // Encoders are frozen: their tensors have no tape.
+        let device = &device.clone().without_autodiff();
+        let described = path.join("config.json");
+        let config = folder::read(&described)?;
+        if let Some(name) = config["model_type"].as_str()
+            && name != architecture.name()
+        {
+            return Err(folder::refuse(
+                &described,
+                format!(
+                    "`model_type` is `{name}`, wanted `{}` as asked for",
+                    architecture.name()
+                ),
+            ));
+        }
+        Ok(match architecture {
+            AudioArchitecture::Wav2Vec2 | AudioArchitecture::Hubert | AudioArchitecture::WavLM => {
+                Self::Wav2Vec2(Box::new(Wav2Vec2::read(path, config, device)?))
+            }
+        })
+    }
+
+    /// Samples per second of the sound it reads (Hz).
+    pub fn sample_rate(&self) -> u32 {
+        match self {
+            Self::Wav2Vec2(model) => model.sample_rate(),
+        }
+    }
+
+    /// Size of each vector of its hidden states.
+    pub fn dim(&self) -> usize {
+        match self {
+            Self::Wav2Vec2(model) => model.config.hidden_size,
+        }
+    }
+
+    /// Number of layers; there is one hidden state more.
+    pub fn layers(&self) -> usize {
+        match self {
+            Self::Wav2Vec2(model) => model.config.num_hidden_layers,
+        }
+    }
+
+    /// The model's input for one sound, as its published front end makes it. Where the folder has no
+    /// `preprocessor_config.json`, transformers' defaults hold.
+    ///
+    /// # Errors
+    /// Sound at another rate, empty, or with a sample that is not finite.
+    pub fn preprocess(
+        &self,
+        samples: &[f32],
+        sample_rate: u32,
+    ) -> Result<AudioInput, EncoderError> {
+        match self {
+            Self::Wav2Vec2(model) => model.preprocess(samples, sample_rate),
+        }
+    }
+
+    /// Hidden states as transformers lists them with `output_hidden_states=True`.
+    ///
+    /// # Errors
+    /// Input of another kind or shape than the model reads, or too short for it.
+    pub fn forward(&self, input: AudioInput, keep: Keep) -> Result<HiddenStates, EncoderError> {
+        match (self, input) {
+            (
+                Self::Wav2Vec2(model),
+                AudioInput::Values {
+                    values,
+                    attention_mask,
+                },
+            ) => model.forward(values, attention_mask, keep),
+            (Self::Wav2Vec2(model), AudioInput::Features(features)) => Err(EncoderError::Input {
+                kind: model.config.model_type.name(),
+                problem: format!(
+                    "got `input_features` {:?}, wanted `input_values` [batch, samples]",
+                    features.dims()
+                ),
+            }),
+        }
+    }
+}
