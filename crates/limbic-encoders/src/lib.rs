@@ -32,7 +32,7 @@ mod transformer;
 mod vit;
 mod vit_config;
 
-pub use audio::{AudioArchitecture, AudioInput, AudioModel, Wav2Vec2};
+pub use audio::{AudioArchitecture, AudioInput, AudioModel, ImageBind, Wav2Vec2, Whisper};
 pub use audio_transformer::{AudioTransformer, AudioTransformerConfig};
 pub use encoder::{Encoder, EncoderConfig};
 pub use error::EncoderError;

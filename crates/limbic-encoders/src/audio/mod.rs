@@ -2,13 +2,18 @@
 
 mod attention;
 mod conv_stem;
+mod fbank;
 mod feature_extractor;
 mod folder;
+mod imagebind;
+mod imagebind_block;
 mod positional_conv;
 mod speech_layer;
 mod wav2vec2;
 mod wav2vec2_config;
 mod wavlm;
+mod whisper;
+mod whisper_mel;
 
 use std::path::Path;
 
@@ -17,7 +22,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EncoderError, HiddenStates, Keep};
 
+pub use imagebind::ImageBind;
 pub use wav2vec2::Wav2Vec2;
+use wav2vec2_config::Family;
+pub use whisper::Whisper;
 
 /// The kinds of pretrained audio encoders, by their `model_type` in `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,11 +37,21 @@ pub enum AudioArchitecture {
     Hubert,
     /// WavLM (Chen et al., 2022).
     WavLM,
+    /// The encoder of Whisper (Radford et al., 2022).
+    Whisper,
+    /// The audio trunk of ImageBind (Girdhar et al., 2023).
+    ImageBind,
 }
 
 impl AudioArchitecture {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Wav2Vec2, Self::Hubert, Self::WavLM];
+    pub const ALL: [Self; 5] = [
+        Self::Wav2Vec2,
+        Self::Hubert,
+        Self::WavLM,
+        Self::Whisper,
+        Self::ImageBind,
+    ];
 
     /// Its name in YAML and in `config.json`.
     pub fn name(self) -> &'static str {
@@ -41,6 +59,8 @@ impl AudioArchitecture {
             Self::Wav2Vec2 => "wav2vec2",
             Self::Hubert => "hubert",
             Self::WavLM => "wavlm",
+            Self::Whisper => "whisper",
+            Self::ImageBind => "imagebind",
         }
     }
 
@@ -69,6 +89,10 @@ pub enum AudioInput {
 pub enum AudioModel {
     /// wav2vec 2.0, HuBERT or WavLM.
     Wav2Vec2(Box<Wav2Vec2>),
+    /// Whisper's encoder.
+    Whisper(Box<Whisper>),
+    /// ImageBind's audio trunk.
+    ImageBind(Box<ImageBind>),
 }
 
 impl AudioModel {
@@ -92,7 +116,8 @@ impl AudioModel {
         Self::read_as(architecture, path, device)
     }
 
-    /// Reads the weights of a kind that is known beforehand.
+    /// Reads the weights of a kind that is known beforehand: a folder, or for ImageBind the checkpoint itself, whose
+    /// sizes are then those of `imagebind_huge`.
     ///
     /// # Errors
     /// As [`read`](Self::read), and another `model_type` than that kind's.
@@ -104,6 +129,9 @@ impl AudioModel {
         // Encoders are frozen: their tensors have no tape.
         let device = &device.clone().without_autodiff();
         let described = path.join("config.json");
+        if architecture == AudioArchitecture::ImageBind {
+            return Ok(Self::ImageBind(Box::new(ImageBind::read(path, device)?)));
+        }
         let config = folder::read(&described)?;
         if let Some(name) = config["model_type"].as_str()
             && name != architecture.name()
@@ -117,9 +145,10 @@ impl AudioModel {
             ));
         }
         Ok(match architecture {
-            AudioArchitecture::Wav2Vec2 | AudioArchitecture::Hubert | AudioArchitecture::WavLM => {
-                Self::Wav2Vec2(Box::new(Wav2Vec2::read(path, config, device)?))
+            AudioArchitecture::Whisper => {
+                Self::Whisper(Box::new(Whisper::read(path, config, device)?))
             }
+            _ => Self::Wav2Vec2(Box::new(Wav2Vec2::read(path, config, device)?)),
         })
     }
 
@@ -127,6 +156,8 @@ impl AudioModel {
     pub fn sample_rate(&self) -> u32 {
         match self {
             Self::Wav2Vec2(model) => model.sample_rate(),
+            Self::Whisper(model) => model.sample_rate(),
+            Self::ImageBind(model) => model.sample_rate(),
         }
     }
 
@@ -134,6 +165,16 @@ impl AudioModel {
     pub fn dim(&self) -> usize {
         match self {
             Self::Wav2Vec2(model) => model.config.hidden_size,
+            Self::Whisper(model) => model.config.d_model,
+            Self::ImageBind(model) => model.config.audio_embed_dim,
+        }
+    }
+
+    /// Size of its pooled vector; `None` where it does not pool.
+    pub fn pooled_dim(&self) -> Option<usize> {
+        match self {
+            Self::Wav2Vec2(_) | Self::Whisper(_) => None,
+            Self::ImageBind(model) => Some(model.config.out_embed_dim),
         }
     }
 
@@ -141,11 +182,21 @@ impl AudioModel {
     pub fn layers(&self) -> usize {
         match self {
             Self::Wav2Vec2(model) => model.config.num_hidden_layers,
+            Self::Whisper(model) => model.config.encoder_layers,
+            Self::ImageBind(model) => model.config.audio_num_blocks,
+        }
+    }
+
+    /// The fewest samples it makes something of. Whisper and ImageBind fill up with silence by themselves.
+    pub fn fewest_samples(&self) -> usize {
+        match self {
+            Self::Wav2Vec2(model) => model.config.fewest_samples(),
+            Self::Whisper(_) | Self::ImageBind(_) => 1,
         }
     }
 
     /// The model's input for one sound, as its published front end makes it. Where the folder has no
-    /// `preprocessor_config.json`, transformers' defaults hold.
+    /// `preprocessor_config.json`, transformers' defaults hold. Whisper cuts or fills the sound to 30 s, ImageBind to 2.
     ///
     /// # Errors
     /// Sound at another rate, empty, or with a sample that is not finite.
@@ -156,10 +207,13 @@ impl AudioModel {
     ) -> Result<AudioInput, EncoderError> {
         match self {
             Self::Wav2Vec2(model) => model.preprocess(samples, sample_rate),
+            Self::Whisper(model) => model.preprocess(samples, sample_rate),
+            Self::ImageBind(model) => model.preprocess(samples, sample_rate),
         }
     }
 
-    /// Hidden states as transformers lists them with `output_hidden_states=True`.
+    /// Hidden states as transformers lists them with `output_hidden_states=True`, one sound in each row; what a row
+    /// gives depends on no other row.
     ///
     /// # Errors
     /// Input of another kind or shape than the model reads, or too short for it.
@@ -172,6 +226,10 @@ impl AudioModel {
                     attention_mask,
                 },
             ) => model.forward(values, attention_mask, keep),
+            (Self::Whisper(model), AudioInput::Features(features)) => model.forward(features, keep),
+            (Self::ImageBind(model), AudioInput::Features(features)) => {
+                model.forward(features, keep)
+            }
             (Self::Wav2Vec2(model), AudioInput::Features(features)) => Err(EncoderError::Input {
                 kind: model.config.model_type.name(),
                 problem: format!(
@@ -179,6 +237,28 @@ impl AudioModel {
                     features.dims()
                 ),
             }),
+            (Self::Whisper(_) | Self::ImageBind(_), AudioInput::Values { values, .. }) => {
+                Err(EncoderError::Input {
+                    kind: self.architecture().name(),
+                    problem: format!(
+                        "got `input_values` {:?}, wanted `input_features` [batch, bands, frames]",
+                        values.dims()
+                    ),
+                })
+            }
+        }
+    }
+
+    /// Its kind.
+    pub fn architecture(&self) -> AudioArchitecture {
+        match self {
+            Self::Wav2Vec2(model) => match model.config.model_type {
+                Family::Wav2Vec2 => AudioArchitecture::Wav2Vec2,
+                Family::Hubert => AudioArchitecture::Hubert,
+                Family::WavLM => AudioArchitecture::WavLM,
+            },
+            Self::Whisper(_) => AudioArchitecture::Whisper,
+            Self::ImageBind(_) => AudioArchitecture::ImageBind,
         }
     }
 }
