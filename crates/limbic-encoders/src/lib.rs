@@ -14,6 +14,7 @@
 //! Deliberately absent: reading media files, and pretrained weights.
 
 mod attention_pool;
+mod audio;
 mod audio_transformer;
 mod bert;
 mod bert_qformer;
@@ -40,6 +41,7 @@ mod vit;
 mod vit_config;
 
 pub use attention_pool::{AttentionPoolConfig, MeanConfig};
+pub use audio::{AudioArchitecture, AudioInput, AudioModel, ImageBind, Wav2Vec2, Whisper};
 pub use audio_transformer::{AudioTransformer, AudioTransformerConfig};
 pub use bert_qformer::BertQFormerConfig;
 pub use encoder::{Encoder, EncoderConfig};
