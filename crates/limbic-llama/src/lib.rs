@@ -29,10 +29,11 @@ pub use adapter::{read_adapter, read_config as read_adapter_config, write_adapte
 pub use attention::Attention;
 pub use block::{Block, SwiGlu};
 pub use cache::{KvCache, LayerCache};
-pub use config::LlamaConfig;
+pub use config::{Architecture, LlamaConfig};
 pub use context::{Context, Dropout, Padding};
 pub use error::LlamaError;
 pub use generate::{End, Generation, Prompt, Sampling, generate};
 pub use llama::{Decoder, Llama};
 pub use lora::{LoraConfig, LoraFactor, LoraLinear};
 pub use norm::RmsNorm;
+pub use rope::RopeScaling;

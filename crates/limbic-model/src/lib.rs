@@ -1,7 +1,7 @@
 //! The emotion LLM: media tokens spliced into the prompt, backbone, class head, generation, saved directory.
 //!
 //! - [`Batch`] turns compiled prompts and encoded media into tensors; media meet text there and nowhere else.
-//! - [`EmotionLlm`] runs projectors, decoder and class head.
+//! - [`EmotionLlm`] runs projectors, fusions, decoder and class head.
 //! - [`Trainables`] is the one list of what is trained; optimizer, reduction, checkpoint and export all ask it.
 //! - [`Artifact`] is the saved directory.
 //!
@@ -21,9 +21,9 @@ mod tests;
 
 pub use artifact::{Artifact, ArtifactConfig, DecoderSource, FORMAT, read_decoder};
 pub use batch::{Batch, Example};
-pub use config::{EmotionLlmConfig, InputConfig};
+pub use config::{EmotionLlmConfig, FusedConfig, InputConfig, Source, TRANSCRIPT};
 pub use directory::{recover_directory, verify_directory, write_directory};
-pub use emotion_llm::{EmotionLlm, Readout};
+pub use emotion_llm::{EmotionLlm, Fused, Readout};
 pub use error::ModelError;
 pub use head::{ClassHead, HeadConfig};
 pub use trainables::{Part, Trainables};

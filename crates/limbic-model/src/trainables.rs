@@ -23,6 +23,8 @@ pub enum Part {
     Lora,
     /// The projectors of all inputs.
     Projectors,
+    /// The fusions of several inputs.
+    Fusions,
     /// The class head.
     Head,
 }
@@ -35,6 +37,8 @@ impl Part {
             None
         } else if name.starts_with("projectors.") {
             Some(Self::Projectors)
+        } else if name.starts_with("fusions.") {
+            Some(Self::Fusions)
         } else if name.starts_with("head.") {
             Some(Self::Head)
         } else if name.contains(".lora_A.") || name.contains(".lora_B.") {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use limbic_data::{Compiled, LabelSet, PromptCompiler, Task, TextTokenizer, Turn, prompt};
-use limbic_model::Example;
+use limbic_model::{ArtifactConfig, Example};
 use limbic_weights::CounterRng;
 
 use crate::Recipe;
@@ -20,7 +20,7 @@ pub struct Dataset {
     tasks: BTreeMap<Task, f64>,
     compiler: PromptCompiler,
     tokenizer: TextTokenizer,
-    transcript: bool,
+    config: ArtifactConfig,
     seed: u64,
 }
 
@@ -76,12 +76,12 @@ pub struct Questions<'a> {
     pub tasks: &'a BTreeMap<Task, f64>,
     /// The labels, where there are any.
     pub labels: Option<&'a LabelSet>,
-    /// Prompts for the inputs in use.
+    /// The inputs in use, and whether prompts hold the transcript.
+    pub config: &'a ArtifactConfig,
+    /// Prompts for them.
     pub compiler: &'a PromptCompiler,
     /// The tokenizer.
     pub tokenizer: &'a TextTokenizer,
-    /// Whether prompts hold the transcript.
-    pub transcript: bool,
     /// Longest sample, and longest prompt with room for an answer.
     pub max_tokens: usize,
     /// The room that an answer needs.
@@ -102,7 +102,7 @@ impl Dataset {
             tasks: questions.tasks.clone(),
             compiler: questions.compiler.clone(),
             tokenizer: questions.tokenizer.clone(),
-            transcript: questions.transcript,
+            config: questions.config.clone(),
             seed: questions.seed,
         };
         let wordings: BTreeMap<Task, Vec<String>> = questions
@@ -242,15 +242,22 @@ impl Dataset {
         let clip = &sample.encoded.clip;
         let turn = Turn {
             instruction,
-            transcript: clip.transcript.as_deref().filter(|_| self.transcript),
+            transcript: clip
+                .transcript
+                .as_deref()
+                .filter(|_| self.config.transcript),
             answer,
         };
-        let present: Vec<bool> = sample
+        let inputs: Vec<bool> = sample
             .encoded
             .features
             .iter()
             .map(Option::is_some)
             .collect();
+        let has_words = turn
+            .transcript
+            .is_some_and(|words| !words.trim().is_empty());
+        let present = self.config.present(&inputs, has_words);
         self.compiler
             .compile(&turn, &present, &self.tokenizer)
             .with_context(|| format!("clip {}", clip.id))
@@ -267,7 +274,7 @@ pub(crate) fn with_examples<R>(drawn: &[Drawn], use_them: impl FnOnce(&[Example]
                 .encoded
                 .features
                 .iter()
-                .map(Option::as_ref)
+                .map(Option::as_deref)
                 .collect()
         })
         .collect();

@@ -101,7 +101,7 @@ impl Model {
         let device = devices[0].clone().without_autodiff();
         let artifact = Artifact::read(&folder, &device)?;
         Ok(Self {
-            reader: FeatureReader::new(&artifact.config.inputs, &device)?,
+            reader: FeatureReader::new(&artifact.config, &device)?,
             replicas: Replicas::new(&artifact.model, devices)?,
             artifact,
             folder,
@@ -272,8 +272,8 @@ impl Model {
             tasks: &[(Task::Emotion, 1.0)].into(),
             labels: Some(labels),
             compiler: &config.compiler()?,
+            config,
             tokenizer: &self.artifact.tokenizer,
-            transcript: config.transcript,
             max_tokens: self.artifact.model.llama.config().max_position_embeddings,
             max_new_tokens: self.settings.max_new_tokens,
             seed: 0,

@@ -386,7 +386,13 @@ fn describe(setup: &Setup, devices: usize) -> Vec<String> {
         "trained: {trained} of {all} values ({:.2} %)",
         100.0 * trained as f64 / all as f64
     )];
-    for part in [Part::Decoder, Part::Lora, Part::Projectors, Part::Head] {
+    for part in [
+        Part::Decoder,
+        Part::Lora,
+        Part::Projectors,
+        Part::Fusions,
+        Part::Head,
+    ] {
         if let Some(rate) = recipe.train.learning_rate.get(&part) {
             lines.push(format!(
                 "  {:<11} {:>9}  learning rate {rate:e}",

@@ -1,4 +1,4 @@
-//! A model of a few thousand values with two inputs, adapters and a head, on which all tests of this crate run.
+//! A model of a few thousand values with two inputs, two fusions of them, adapters and a head, on which all tests of this crate run.
 
 mod artifact;
 mod batch;
@@ -13,11 +13,17 @@ use limbic_llama::{LlamaConfig, LoraConfig};
 use limbic_weights::CounterRng;
 
 use crate::{
-    Artifact, ArtifactConfig, Batch, DecoderSource, Example, FORMAT, HeadConfig, InputConfig, Part,
-    Trainables,
+    Artifact, ArtifactConfig, Batch, DecoderSource, Example, FORMAT, FusedConfig, HeadConfig,
+    InputConfig, Part, Trainables,
 };
 
-pub(crate) const ALL_PARTS: [Part; 4] = [Part::Decoder, Part::Lora, Part::Projectors, Part::Head];
+pub(crate) const ALL_PARTS: [Part; 5] = [
+    Part::Decoder,
+    Part::Lora,
+    Part::Projectors,
+    Part::Fusions,
+    Part::Head,
+];
 
 /// A voice read by an attending projector, and a pitch of another width read by a pooling one.
 const INPUTS: &str = r#"[
@@ -28,6 +34,14 @@ const INPUTS: &str = r#"[
   {"name": "pitch", "placeholder": "<pitch>",
    "encoder": {"kind": "mfcc", "mel": {"n_mels": 8}, "n_mfcc": 3},
    "projector": {"kind": "mean_pool", "hidden": 6}}
+]"#;
+
+/// Both of them together, and the voice with the words, on which no line of the template waits for both.
+const FUSIONS: &str = r#"[
+  {"name": "both", "placeholder": "<both>", "sources": ["voice", "pitch"],
+   "fusion": {"kind": "attention", "tokens": 2, "standardise": true}},
+  {"name": "said", "placeholder": "<said>", "sources": ["transcript", "voice"],
+   "fusion": {"kind": "attention"}}
 ]"#;
 
 /// A model, its prompts, and two clips.
@@ -50,11 +64,14 @@ impl Fixture {
             run: "tiny".into(),
             decoder: DecoderSource::Own,
             inputs: serde_json::from_str::<Vec<InputConfig>>(INPUTS).unwrap(),
+            fusions: serde_json::from_str::<Vec<FusedConfig>>(FUSIONS).unwrap(),
             transcript: true,
             prompt: PromptConfig {
                 template: [
                     "Voice <voice>",
                     "Pitch <pitch> end",
+                    "Both <both>",
+                    "Said <said>",
                     "Words: {transcript}",
                     "{instruction}",
                 ]
@@ -82,7 +99,11 @@ impl Fixture {
             ..LlamaConfig::small(tokenizer.vocab_size(), 16, 2, 2)
         };
         let llama = limbic_weights::seed(llama.init(&device()), seed);
-        let model = config.model().unwrap().init(llama, seed, &device());
+        let model = config
+            .model()
+            .unwrap()
+            .init(llama, seed, &device())
+            .unwrap();
         let rng = CounterRng::new(9);
         let features = |site: &str, length: usize, dim: usize| Features {
             length,
@@ -144,6 +165,10 @@ impl Fixture {
             transcript: Some(transcript),
             answer,
         };
+        let present = self
+            .artifact
+            .config
+            .present(&present, !transcript.is_empty());
         self.compiler
             .compile(&turn, &present, &self.artifact.tokenizer)
             .unwrap()
