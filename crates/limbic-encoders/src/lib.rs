@@ -3,7 +3,7 @@
 //! Two paths meet in the language model:
 //!
 //! ```text
-//! frames   u8  [T, S, S, 3] -> vit                                  -> [T * P, D] \
+//! frames   u8  [T, S, S, 3] -> vit | pretrained_vision              -> [T * P, D] \
 //! waveform f32 [samples]    -> log_mel | mfcc | audio_transformer   -> [N, D]      > projector -> [B, tokens, Dllm]
 //! ```
 //!
@@ -11,7 +11,7 @@
 //! that [`Features`] can be cached. A [`Projector`] is a burn module and reads padded batches of
 //! features; a [`Fusion`] reads those of several media at once. All are described by serde configs
 //! ([`EncoderConfig`], [`ProjectorConfig`], [`FusionConfig`]) whose `kind` names the variant.
-//! Deliberately absent: reading media files, and pretrained weights.
+//! [`vision`] and [`audio`] hold the pretrained architectures. Deliberately absent: reading media files.
 
 mod attention_pool;
 mod audio;
