@@ -34,14 +34,20 @@ mod patches;
 mod pooling;
 mod position;
 mod projector;
+mod prosody;
+mod prosody_config;
 mod qformer;
 mod transformer;
 pub mod vision;
 mod vit;
 mod vit_config;
+mod yin;
 
 pub use attention_pool::{AttentionPoolConfig, MeanConfig};
-pub use audio::{AudioArchitecture, AudioInput, AudioModel, ImageBind, Wav2Vec2, Whisper};
+pub use audio::{
+    AudioArchitecture, AudioInput, AudioModel, Combine, ImageBind, Layers, PretrainedAudio,
+    PretrainedAudioConfig, TimePool, Wav2Vec2, Whisper,
+};
 pub use audio_transformer::{AudioTransformer, AudioTransformerConfig};
 pub use bert_qformer::BertQFormerConfig;
 pub use encoder::{Encoder, EncoderConfig};
@@ -60,6 +66,8 @@ pub use merge::MergeConfig;
 pub use mfcc::{Mfcc, MfccConfig};
 pub use pooling::{LinearProjectorConfig, MeanPoolConfig, Select};
 pub use projector::{InputLength, Projector, ProjectorConfig};
+pub use prosody::Prosody;
+pub use prosody_config::ProsodyConfig;
 pub use qformer::QFormerConfig;
 pub use vit::Vit;
 pub use vit_config::{PatchInit, Position, VitConfig};

@@ -62,9 +62,9 @@ fn every_shipped_config_encodes_a_second() {
         );
         tried += 1;
     }
-    assert!(tried >= 5, "only {tried} configs found");
+    assert!(tried >= 6, "only {tried} configs found");
     assert!(
-        absent >= 9,
+        absent >= 17,
         "only {absent} configs of pretrained encoders found"
     );
 }
