@@ -4,6 +4,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::audio_transformer::{AudioTransformer, AudioTransformerConfig};
+use crate::blip2::{Blip2, Blip2Config};
 use crate::log_mel::{LogMel, LogMelConfig};
 use crate::mfcc::{Mfcc, MfccConfig};
 use crate::vision::{PretrainedVision, PretrainedVisionConfig};
@@ -24,13 +25,15 @@ pub enum EncoderConfig {
     AudioTransformer(AudioTransformerConfig),
     /// A vision encoder with published weights.
     PretrainedVision(PretrainedVisionConfig),
+    /// A vision encoder and BLIP-2's Q-Former.
+    Blip2(Blip2Config),
 }
 
 impl EncoderConfig {
     /// Which medium of a clip it reads.
     pub fn modality(&self) -> Modality {
         match self {
-            Self::Vit(_) | Self::PretrainedVision(_) => Modality::Video,
+            Self::Vit(_) | Self::PretrainedVision(_) | Self::Blip2(_) => Modality::Video,
             Self::LogMel(_) | Self::Mfcc(_) | Self::AudioTransformer(_) => Modality::Audio,
         }
     }
@@ -43,6 +46,7 @@ impl EncoderConfig {
             Self::Mfcc(config) => config.feature_dim(),
             Self::AudioTransformer(config) => config.dim,
             Self::PretrainedVision(config) => config.dim,
+            Self::Blip2(config) => config.qformer.dim,
         }
     }
 
@@ -51,6 +55,7 @@ impl EncoderConfig {
         match self {
             Self::Vit(config) => Some(config.image_size),
             Self::PretrainedVision(config) => Some(config.image_size),
+            Self::Blip2(config) => Some(config.vision.image_size),
             Self::LogMel(_) | Self::Mfcc(_) | Self::AudioTransformer(_) => None,
         }
     }
@@ -62,7 +67,7 @@ impl EncoderConfig {
 
     fn mel(&self) -> Option<&MelConfig> {
         match self {
-            Self::Vit(_) | Self::PretrainedVision(_) => None,
+            Self::Vit(_) | Self::PretrainedVision(_) | Self::Blip2(_) => None,
             Self::LogMel(config) => Some(&config.mel),
             Self::Mfcc(config) => Some(&config.mel),
             Self::AudioTransformer(config) => Some(&config.front_end.mel),
@@ -75,6 +80,7 @@ impl EncoderConfig {
             Self::Vit(config) => config.weights.as_deref(),
             Self::AudioTransformer(config) => config.weights.as_deref(),
             Self::PretrainedVision(config) => Some(&config.weights),
+            Self::Blip2(config) => Some(&config.weights),
             Self::LogMel(_) | Self::Mfcc(_) => None,
         }
     }
@@ -92,6 +98,7 @@ impl EncoderConfig {
             Self::Mfcc(config) => Encoder::Mfcc(config.init()?),
             Self::AudioTransformer(config) => Encoder::AudioTransformer(config.init(device)?),
             Self::PretrainedVision(config) => Encoder::PretrainedVision(config.init(device)?),
+            Self::Blip2(config) => Encoder::Blip2(config.init(device)?),
         })
     }
 }
@@ -113,6 +120,8 @@ pub enum Encoder {
     AudioTransformer(AudioTransformer),
     /// A vision encoder with published weights.
     PretrainedVision(PretrainedVision),
+    /// A vision encoder and BLIP-2's Q-Former.
+    Blip2(Blip2),
 }
 
 impl Encoder {
@@ -125,6 +134,9 @@ impl Encoder {
         match (self, *media) {
             (Self::Vit(vit), Media::Frames { data, count, size }) => vit.encode(data, count, size),
             (Self::PretrainedVision(encoder), Media::Frames { data, count, size }) => {
+                encoder.encode(data, count, size)
+            }
+            (Self::Blip2(encoder), Media::Frames { data, count, size }) => {
                 encoder.encode(data, count, size)
             }
             (
@@ -148,7 +160,7 @@ impl Encoder {
                     sample_rate,
                 },
             ) => encoder.encode(samples, sample_rate),
-            (Self::Vit(_) | Self::PretrainedVision(_), Media::Waveform { .. }) => {
+            (Self::Vit(_) | Self::PretrainedVision(_) | Self::Blip2(_), Media::Waveform { .. }) => {
                 Err(EncoderError::Modality {
                     got: Modality::Audio,
                     wanted: Modality::Video,
