@@ -3,7 +3,7 @@
 //! Two paths meet in the language model:
 //!
 //! ```text
-//! frames   u8  [T, S, S, 3] -> vit                                  -> [T * P, D] \
+//! frames   u8  [T, S, S, 3] -> vit | pretrained_vision              -> [T * P, D] \
 //! waveform f32 [samples]    -> log_mel | mfcc | audio_transformer   -> [N, D]      > projector -> [B, tokens, Dllm]
 //! ```
 //!
@@ -11,7 +11,7 @@
 //! that [`Features`] can be cached. A [`Projector`] is a burn module and reads padded batches of
 //! features; a [`Fusion`] reads those of several media at once. All are described by serde configs
 //! ([`EncoderConfig`], [`ProjectorConfig`], [`FusionConfig`]) whose `kind` names the variant.
-//! Deliberately absent: reading media files, and pretrained weights.
+//! [`vision`] and [`audio`] hold the pretrained architectures. Deliberately absent: reading media files.
 
 mod attention_pool;
 mod audio;
@@ -35,14 +35,20 @@ mod patches;
 mod pooling;
 mod position;
 mod projector;
+mod prosody;
+mod prosody_config;
 mod qformer;
 mod transformer;
 pub mod vision;
 mod vit;
 mod vit_config;
+mod yin;
 
 pub use attention_pool::{AttentionPoolConfig, MeanConfig};
-pub use audio::{AudioArchitecture, AudioInput, AudioModel, ImageBind, Wav2Vec2, Whisper};
+pub use audio::{
+    AudioArchitecture, AudioInput, AudioModel, Combine, ImageBind, Layers, PretrainedAudio,
+    PretrainedAudioConfig, TimePool, Wav2Vec2, Whisper,
+};
 pub use audio_transformer::{AudioTransformer, AudioTransformerConfig};
 pub use bert_qformer::BertQFormerConfig;
 pub use blip2::{Blip2, Blip2Config, Blip2QFormer, Blip2QFormerConfig};
@@ -62,6 +68,8 @@ pub use merge::MergeConfig;
 pub use mfcc::{Mfcc, MfccConfig};
 pub use pooling::{LinearProjectorConfig, MeanPoolConfig, Select};
 pub use projector::{InputLength, Projector, ProjectorConfig};
+pub use prosody::Prosody;
+pub use prosody_config::ProsodyConfig;
 pub use qformer::QFormerConfig;
 pub use vit::Vit;
 pub use vit_config::{PatchInit, Position, VitConfig};

@@ -5,7 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use limbic_encoders::{AudioArchitecture, AudioInput, AudioModel, HiddenStates, Keep};
+use limbic_encoders::{
+    AudioArchitecture, AudioInput, AudioModel, Encoder, EncoderConfig, Features, HiddenStates,
+    Keep, Media,
+};
 use limbic_weights::{NamedTensor, Weights};
 
 const RATE: u32 = 16_000;
@@ -239,6 +242,56 @@ fn damaged_whisper_and_imagebind_are_noticed() {
     assert!(error > VISIBLE, "the learned key dropped: error {error}");
 }
 
+/// Thirty seconds and 128 bands, as the newest large models want, of a sound of three.
+#[test]
+fn whispers_log_mel_is_transformers_at_full_length() {
+    let large = damaged("whisper", |weights| {
+        for (name, shape) in [
+            ("model.encoder.conv1.weight", vec![36, 128, 3]),
+            ("model.encoder.embed_positions.weight", vec![1500, 36]),
+        ] {
+            let values = vec![0.0; shape.iter().product()];
+            weights
+                .tensors
+                .insert(name.into(), NamedTensor { shape, values });
+        }
+    });
+    for (file, changes) in [
+        (
+            "config.json",
+            [
+                ("\"num_mel_bins\": 80", "\"num_mel_bins\": 128"),
+                (
+                    "\"max_source_positions\": 50",
+                    "\"max_source_positions\": 1500",
+                ),
+            ],
+        ),
+        (
+            "preprocessor_config.json",
+            [
+                ("\"feature_size\": 80", "\"feature_size\": 128"),
+                ("\"chunk_length\": 1,", "\"chunk_length\": 30,"),
+            ],
+        ),
+    ] {
+        let path = large.path().join(file);
+        let mut text = std::fs::read_to_string(&path).expect("a file of the folder");
+        for (old, new) in changes {
+            assert!(text.contains(old), "{file}: {text}");
+            text = text.replace(old, new);
+        }
+        std::fs::write(path, text).expect("a writable folder");
+    }
+    let got = features(&model(large.path()), &sound(48_000, 32));
+    let indices = Tensor::arange_step(0..3000, 37, &Device::flex());
+    assert_front_end(
+        &got.select(2, indices),
+        &reference("whisper"),
+        "large.input_features",
+    );
+}
+
 /// A copy of a golden folder whose weights were changed.
 fn damaged(name: &str, damage: impl FnOnce(&mut Weights)) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a temporary folder");
@@ -375,4 +428,184 @@ fn folders_that_cannot_be_used_say_why() {
     )
     .expect_err("HuBERT is no WavLM");
     assert!(error.to_string().contains("wanted `wavlm`"), "{error}");
+}
+
+fn try_encoder(name: &str, keys: &str) -> Result<Encoder, String> {
+    let yaml = format!(
+        "{{kind: pretrained_audio, weights: {}, {keys}}}",
+        folder(name).display()
+    );
+    let config: EncoderConfig = serde_yaml::from_str(&yaml).map_err(|error| error.to_string())?;
+    config
+        .init(&Device::flex())
+        .map_err(|error| error.to_string())
+}
+
+fn encode(encoder: &Encoder, samples: &[f32]) -> Features {
+    let media = Media::Waveform {
+        samples,
+        sample_rate: RATE,
+    };
+    encoder.encode(&media).expect("a sound")
+}
+
+fn assert_features(got: &Features, wanted: &[f32]) {
+    assert_eq!(got.data.len(), wanted.len());
+    let error = got
+        .data
+        .iter()
+        .zip(wanted)
+        .fold(0.0f32, |largest, (a, b)| largest.max((a - b).abs()));
+    assert!(error <= TOLERANCE, "error {error}");
+}
+
+#[test]
+fn features_are_the_hidden_states_asked_for() {
+    let (reference, sound) = (reference("hubert-large"), sound(20_800, 24));
+    let stored = |name: &str| &reference.tensors[&format!("single.{name}")].values;
+    for (keys, name) in [
+        ("layer: 1", "hidden.1"),
+        ("layer: -3", "hidden.1"),
+        ("layer: 0", "hidden.0"),
+        ("layer: 3", "last_hidden_state"),
+        ("pool: none", "last_hidden_state"),
+    ] {
+        let encoder = try_encoder("hubert-large", &format!("model: hubert, dim: 35, {keys}"));
+        let features = encode(&encoder.expect("valid"), &sound);
+        assert_eq!((features.length, features.dim), (103, 35), "{keys}");
+        assert_features(&features, stored(name));
+    }
+    // The last two states, the very last of them normalised, over 103 time steps.
+    let (before, last) = (stored("hidden.2"), stored("last_hidden_state"));
+    let mean = |column: usize| {
+        let sum = |state: &[f32]| {
+            let column = state.iter().skip(column).step_by(35);
+            column.map(|value| f64::from(*value)).sum::<f64>()
+        };
+        (sum(before) + sum(last)) / 103.0
+    };
+    for (combine, scale) in [("sum", 1.0), ("mean", 0.5)] {
+        let keys =
+            format!("model: hubert, dim: 35, layers: {{last: 2, combine: {combine}}}, pool: mean");
+        let encoder = try_encoder("hubert-large", &keys).expect("valid");
+        let wanted: Vec<f32> = (0..35).map(|i| (scale * mean(i)) as f32).collect();
+        assert_features(&encode(&encoder, &sound), &wanted);
+    }
+}
+
+#[test]
+fn windows_of_imagebind_are_its_clips() {
+    let keys = "model: imagebind, dim: 28, pool: mean, window: 2.0, windows: 3";
+    let features = encode(
+        &try_encoder("imagebind", keys).expect("valid"),
+        &sound(41_600, 41),
+    );
+    assert_eq!((features.length, features.dim), (3, 28));
+    let wanted = &reference("imagebind").tensors["clips.pooled"].values;
+    let error = features
+        .data
+        .iter()
+        .zip(wanted)
+        .fold(0.0f32, |largest, (a, b)| largest.max((a - b).abs()));
+    println!("imagebind, clips from the sound: {error}");
+    // Values of order 20 behind a front end that is compared by itself.
+    assert!(error <= 4e-4, "error {error}");
+}
+
+#[test]
+fn windows_of_raw_sound_are_standardised_together() {
+    let keys = "model: wavlm, dim: 35, pool: mean, window: 0.5, windows: 2";
+    let encoder = try_encoder("wavlm-large", keys).expect("valid");
+    // Loud, then soft: standardised alone, the second would be as loud as the first.
+    let mut samples = sound(16_000, 5);
+    samples[8_000..]
+        .iter_mut()
+        .for_each(|sample| *sample *= 0.1);
+    let got = encode(&encoder, &samples);
+    assert_eq!((got.length, got.dim), (2, 35));
+
+    let model = model(&folder("wavlm-large"));
+    let joint = [&samples[..8_000], &samples[4_000..12_000]].concat();
+    let AudioInput::Values { values, .. } = model.preprocess(&joint, RATE).expect("a sound") else {
+        panic!("a sound makes values")
+    };
+    let mut wanted = Vec::new();
+    for window in 0..2 {
+        let input = AudioInput::Values {
+            values: values.clone().narrow(1, window * 8_000, 8_000),
+            attention_mask: None,
+        };
+        let states = model.forward(input, Keep::Last(0)).expect("values");
+        wanted.extend(
+            states
+                .last_hidden_state
+                .mean_dim(1)
+                .into_data()
+                .iter::<f32>(),
+        );
+    }
+    assert_features(&got, &wanted);
+}
+
+#[test]
+fn short_sounds_are_followed_by_silence() {
+    let encoder = try_encoder("wav2vec2-base", "model: wav2vec2, dim: 30").expect("valid");
+    assert_eq!(encode(&encoder, &[0.1; 50]).length, 1);
+    let keys = "model: wav2vec2, dim: 30, min_seconds: 1.0";
+    let second = try_encoder("wav2vec2-base", keys).expect("valid");
+    let mut filled = sound(9_000, 3);
+    let got = encode(&second, &filled);
+    filled.resize(16_000, 0.0);
+    assert_eq!(got, encode(&encoder, &filled));
+}
+
+#[test]
+fn options_that_cannot_work_name_their_key() {
+    for (name, keys, wanted) in [
+        (
+            "hubert-base",
+            "model: hubert, dim: 31",
+            "key `dim`: got 31, wanted 30",
+        ),
+        ("hubert-base", "model: wavlm, dim: 30", "wanted `wavlm`"),
+        (
+            "hubert-base",
+            "model: hubert, dim: 30, layer: 4",
+            "key `layer`: got 4, wanted -4 to 3",
+        ),
+        (
+            "hubert-base",
+            "model: hubert, dim: 30, layers: {last: 5, combine: sum}",
+            "key `layers.last`",
+        ),
+        (
+            "hubert-base",
+            "model: hubert, dim: 30, layer: 1, layers: {last: 2, combine: sum}",
+            "remove one",
+        ),
+        (
+            "hubert-base",
+            "model: hubert, dim: 30, sample_rate: 8000",
+            "key `sample_rate`",
+        ),
+        (
+            "hubert-base",
+            "model: hubert, dim: 30, window: 2.0",
+            "both or neither",
+        ),
+        (
+            "hubert-base",
+            "model: hubert, dim: 30, window: 2.0, windows: 8",
+            "key `pool`",
+        ),
+        ("imagebind", "model: imagebind, dim: 28", "key `window`"),
+        (
+            "hubert-base",
+            "model: hubert, dim: 30, layr: 1",
+            "unknown field",
+        ),
+    ] {
+        let error = try_encoder(name, keys).expect_err("it cannot work");
+        assert!(error.contains(wanted), "{keys}: {error}");
+    }
 }

@@ -8,12 +8,16 @@ mod folder;
 mod imagebind;
 mod imagebind_block;
 mod positional_conv;
+mod pretrained;
+#[cfg(test)]
+mod published_sizes;
 mod speech_layer;
 mod wav2vec2;
 mod wav2vec2_config;
 mod wavlm;
 mod whisper;
 mod whisper_mel;
+mod windows;
 
 use std::path::Path;
 
@@ -23,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::{EncoderError, HiddenStates, Keep};
 
 pub use imagebind::ImageBind;
+pub use pretrained::{Combine, Layers, PretrainedAudio, PretrainedAudioConfig, TimePool};
 pub use wav2vec2::Wav2Vec2;
 use wav2vec2_config::Family;
 pub use whisper::Whisper;

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use fast_image_resize as fir;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::model_config::{parse, read_json, refuse};
+use super::resize::{Filter, resize};
 use crate::EncoderError;
 
 /// An RGB picture.
@@ -45,13 +45,6 @@ enum Size {
     Shortest(usize),
     /// Height and width.
     Exact([usize; 2]),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Filter {
-    Bilinear,
-    Bicubic,
-    Lanczos,
 }
 
 /// The keys as they stand in the file; the `do_*` that are absent are true in every processor read here.
@@ -195,7 +188,7 @@ impl ImageProcessor {
         let (mut sides, mut bytes) = ([height, width], data.to_vec());
         if let Some((size, filter)) = self.resize {
             let wanted = size.of(height, width);
-            bytes = resized(&bytes, sides, wanted, filter);
+            bytes = resize(&bytes, sides, wanted, filter);
             sides = wanted;
         }
         if let Some(wanted) = self.crop {
@@ -285,33 +278,6 @@ fn size_of(size: &Value, keys: &Keys, path: &Path) -> Result<Size, EncoderError>
             ),
         )),
     }
-}
-
-/// What `PIL.Image.resize` does: antialiased where it shrinks, in 8-bit fixed point.
-fn resized(bytes: &[u8], from: [usize; 2], to: [usize; 2], filter: Filter) -> Vec<u8> {
-    if from == to {
-        return bytes.to_vec();
-    }
-    let [height, width] = from.map(|side| side as u32);
-    let source = fir::images::ImageRef::new(width, height, bytes, fir::PixelType::U8x3)
-        .unwrap_or_else(|error| {
-            panic!(
-                "{} bytes for a {width} x {height} picture: {error}",
-                bytes.len()
-            )
-        });
-    let [height, width] = to.map(|side| side as u32);
-    let mut target = fir::images::Image::new(width, height, fir::PixelType::U8x3);
-    let filter = match filter {
-        Filter::Bilinear => fir::FilterType::Bilinear,
-        Filter::Bicubic => fir::FilterType::CatmullRom,
-        Filter::Lanczos => fir::FilterType::Lanczos3,
-    };
-    let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(filter));
-    fir::Resizer::new()
-        .resize(&source, &mut target, &options)
-        .unwrap_or_else(|error| panic!("from {from:?} to {to:?}: {error}"));
-    target.into_vec()
 }
 
 /// The middle of a picture, black where the picture is smaller; odd margins are rounded as in transformers'

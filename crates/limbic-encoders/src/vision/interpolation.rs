@@ -3,65 +3,39 @@
 
 use burn::tensor::{Tensor, TensorData};
 
+use super::resize::{Filter, cubic};
+
 /// The two kernels of PyTorch's bicubic interpolation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cubic {
-    /// Keys' kernel at a = -0.75, over four neighbours whatever the scale.
+    /// a = -0.75, over four neighbours whatever the scale.
     Plain,
-    /// `antialias=True`: a = -0.5, and the kernel widens where the grid shrinks.
+    /// `antialias=True`: Pillow's kernel, a = -0.5, which widens where the grid shrinks.
     Antialiased,
 }
 
 impl Cubic {
-    /// Keys 1981: the weight of a neighbour at this distance.
-    fn weight(self, distance: f64) -> f64 {
-        let a = match self {
-            Self::Plain => -0.75,
-            Self::Antialiased => -0.5,
-        };
-        match distance.abs() {
-            x if x < 1.0 => ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0,
-            x if x < 2.0 => ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a,
-            _ => 0.0,
-        }
-    }
-
     /// For each of `to` places, which of `from` places it is a sum of, and with what weights.
     fn taps(self, from: usize, to: usize) -> Vec<Vec<(usize, f64)>> {
-        let scale = from as f64 / to as f64;
-        let last = from as isize - 1;
-        let centers = (0..to).map(|place| (place as f64 + 0.5) * scale - 0.5);
         match self {
-            // Neighbours beyond the border count for the border.
-            Self::Plain => centers
-                .map(|center| {
-                    let first = center.floor() as isize - 1;
-                    let places = first..first + 4;
-                    places
-                        .map(|place| {
-                            (
-                                place.clamp(0, last) as usize,
-                                self.weight(center - place as f64),
-                            )
-                        })
-                        .collect()
-                })
-                .collect(),
-            // Neighbours beyond the border are left out, and the weights of the others grow.
-            Self::Antialiased => centers
-                .map(|center| {
-                    let widened = scale.max(1.0);
-                    let support = 2.0 * widened;
-                    let first = (center - support + 1.0).max(0.0) as usize;
-                    let end = ((center + support + 1.0) as usize).min(from);
-                    let taps: Vec<(usize, f64)> = (first..end)
-                        .map(|place| (place, self.weight((place as f64 - center) / widened)))
-                        .collect();
-                    let sum: f64 = taps.iter().map(|(_, weight)| weight).sum();
-                    taps.into_iter()
-                        .map(|(place, weight)| (place, weight / sum))
-                        .collect()
-                })
+            Self::Plain => {
+                let scale = from as f64 / to as f64;
+                let last = from as isize - 1;
+                (0..to)
+                    .map(|place| {
+                        let center = (place as f64 + 0.5) * scale - 0.5;
+                        let first = center.floor() as isize - 1;
+                        // Neighbours beyond the border count for the border.
+                        let tap =
+                            |x: isize| (x.clamp(0, last) as usize, cubic(-0.75, center - x as f64));
+                        (first..first + 4).map(tap).collect()
+                    })
+                    .collect()
+            }
+            Self::Antialiased => Filter::Bicubic
+                .taps(from, to)
+                .into_iter()
+                .map(|taps| (taps.first..).zip(taps.weights).collect())
                 .collect(),
         }
     }

@@ -19,6 +19,7 @@ mod model_config;
 mod names;
 mod patch_embedding;
 mod qv_block;
+mod resize;
 mod siglip;
 mod videomae;
 mod vision_model;
