@@ -18,6 +18,7 @@ mod audio;
 mod audio_transformer;
 mod bert;
 mod bert_qformer;
+mod blip2;
 mod encoder;
 mod error;
 mod frame_pool;
@@ -50,6 +51,7 @@ pub use audio::{
 };
 pub use audio_transformer::{AudioTransformer, AudioTransformerConfig};
 pub use bert_qformer::BertQFormerConfig;
+pub use blip2::{Blip2, Blip2Config, Blip2QFormer, Blip2QFormerConfig};
 pub use encoder::{Encoder, EncoderConfig};
 pub use error::EncoderError;
 pub use frame_pool::{FramePoolConfig, Temporal, TokenOrder};
