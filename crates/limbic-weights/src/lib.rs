@@ -7,6 +7,7 @@
 //! - [`load`] puts them into a module and fails on anything missing, unexpected or of another shape.
 //! - [`seed`] fills a module from `(seed, parameter name)`, so that a value depends neither on the
 //!   order of construction nor on the device.
+//! - [`ParameterTable`] counts what is trained.
 //! - [`CounterRng`] is the random function behind it: it has no state to save.
 //!
 //! Names and layouts are PyTorch's: the module path joined by dots, `weight` and `bias` for norms,
@@ -19,6 +20,7 @@ mod error;
 mod load;
 mod name;
 mod seed;
+mod table;
 mod weights;
 mod whole;
 
@@ -28,5 +30,6 @@ pub use error::WeightsError;
 pub use load::{load, load_only};
 pub use name::ModulePath;
 pub use seed::seed;
+pub use table::{ParameterKind, ParameterTable};
 pub use weights::{NamedTensor, Weights, hex_digest};
 pub use whole::write_whole;
