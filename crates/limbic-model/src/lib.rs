@@ -14,12 +14,13 @@ mod directory;
 mod emotion_llm;
 mod error;
 mod head;
+mod llama2c;
 mod trainables;
 
 #[cfg(test)]
 mod tests;
 
-pub use artifact::{Artifact, ArtifactConfig, DecoderSource, FORMAT, read_decoder};
+pub use artifact::{Artifact, ArtifactConfig, DecoderSource, FORMAT, read_decoder, write_decoder};
 pub use batch::{Batch, Example};
 pub use config::{EmotionLlmConfig, FusedConfig, InputConfig, Source, TRANSCRIPT};
 pub use directory::{recover_directory, verify_directory, write_directory};
