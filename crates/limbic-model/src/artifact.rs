@@ -20,7 +20,8 @@ use limbic_weights::{Weights, load_only};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EmotionLlm, EmotionLlmConfig, HeadConfig, InputConfig, ModelError, Part, verify_directory,
+    AlignmentConfig, EmotionLlm, EmotionLlmConfig, HeadConfig, InputConfig, ModelError, Part,
+    verify_directory,
 };
 
 const LLM: &str = "llm";
@@ -63,6 +64,22 @@ pub struct ArtifactConfig {
     pub labels: Option<LabelSet>,
     /// The class head, where it has one.
     pub head: Option<HeadConfig>,
+    /// The valence head, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valence: Option<HeadConfig>,
+    /// The common space of clips and captions, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<AlignmentConfig>,
+    /// Whether it has a mask for tokens of captions.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mask: bool,
+    /// Whether it was never taught to answer in words: its heads are all there is to ask.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mute: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The version this program writes.
@@ -86,6 +103,9 @@ impl ArtifactConfig {
         Ok(EmotionLlmConfig {
             inputs: self.inputs.clone(),
             head,
+            valence: self.valence.clone(),
+            alignment: self.alignment.clone(),
+            mask: self.mask,
         })
     }
 
@@ -281,7 +301,7 @@ fn special_ids(config: &LlamaConfig) -> Result<(u32, u32), ModelError> {
 }
 
 fn is_multimodal(name: &str) -> bool {
-    name.starts_with("projectors.") || name.starts_with("head.")
+    matches!(Part::of(name), Some(Part::Head)) || name.starts_with("projectors.")
 }
 
 /// `projectors.0.query` on disk is `projectors.<input>.query`: a file is read without counting inputs.

@@ -4,7 +4,7 @@ use limbic_encoders::{EncoderConfig, Modality, ProjectorConfig};
 use limbic_llama::Llama;
 use serde::{Deserialize, Serialize};
 
-use crate::{EmotionLlm, HeadConfig, ModelError};
+use crate::{AlignmentConfig, EmotionLlm, HeadConfig, Mask, ModelError};
 
 /// One perceived input: which medium is read how, what encodes it, what makes LLM tokens of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,10 +62,16 @@ pub struct EmotionLlmConfig {
     pub inputs: Vec<InputConfig>,
     /// The class head and its number of classes, if there is one.
     pub head: Option<(HeadConfig, usize)>,
+    /// The valence head, if there is one.
+    pub valence: Option<HeadConfig>,
+    /// The common space of clips and captions, if there is one.
+    pub alignment: Option<AlignmentConfig>,
+    /// Whether tokens of captions can be hidden.
+    pub mask: bool,
 }
 
 impl EmotionLlmConfig {
-    /// Puts seeded projectors and head around `llama`.
+    /// Puts seeded projectors and heads around `llama`.
     pub fn init(&self, llama: Llama, seed: u64, device: &Device) -> EmotionLlm {
         let dim = llama.config().hidden_size;
         let projectors = self
@@ -81,10 +87,23 @@ impl EmotionLlmConfig {
         let head = self.head.as_ref().map(|(head, classes)| {
             limbic_weights::seed(head.init(dim, *classes, device), site(seed, "head"))
         });
+        let valence = self
+            .valence
+            .as_ref()
+            .map(|head| limbic_weights::seed(head.init(dim, 1, device), site(seed, "valence")));
+        let alignment = self.alignment.as_ref().map(|alignment| {
+            limbic_weights::seed(alignment.init(dim, device), site(seed, "alignment"))
+        });
+        let mask = self
+            .mask
+            .then(|| limbic_weights::seed(Mask::new(dim, device), site(seed, "mask")));
         EmotionLlm {
             llama,
             projectors,
             head,
+            valence,
+            alignment,
+            mask,
         }
     }
 }

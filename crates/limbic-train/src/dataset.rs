@@ -31,6 +31,8 @@ pub struct Sample {
     pub encoded: EncodedClip,
     /// Its class.
     pub label: Option<usize>,
+    /// What is seen and heard, in tokens; empty where nothing is told or captions are not learnt from.
+    pub caption: Vec<u32>,
     answers: BTreeMap<Task, String>,
 }
 
@@ -86,8 +88,17 @@ pub struct Questions<'a> {
     pub max_tokens: usize,
     /// The room that an answer needs.
     pub max_new_tokens: usize,
+    /// Whether captions are learnt from, whatever the task.
+    pub captions: bool,
     /// Names the order and the draws.
     pub seed: u64,
+}
+
+impl Sample {
+    /// How pleasant it is, where that is known.
+    pub fn valence(&self) -> Option<f32> {
+        self.encoded.clip.valence
+    }
 }
 
 impl Dataset {
@@ -126,12 +137,24 @@ impl Dataset {
                 dropped.unanswered += 1;
                 continue;
             }
+            let caption = prompt::answer(Task::Describe, &encoded.clip, None)
+                .filter(|_| questions.captions)
+                .map(|caption| questions.tokenizer.encode(&format!(" {}", caption.trim())))
+                .transpose()?
+                .unwrap_or_default();
             let sample = Sample {
                 encoded,
                 label,
+                caption,
                 answers,
             };
-            let mut longest = 0;
+            let slots = questions.compiler.slots().iter().map(|slot| slot.tokens);
+            // The longest sequence that a caption is part of: a begin token and all media stand before it.
+            let mut longest = if sample.caption.is_empty() {
+                0
+            } else {
+                1 + slots.sum::<usize>() + sample.caption.len()
+            };
             for (task, answer) in &sample.answers {
                 for wording in &wordings[task] {
                     let compiled = dataset.compile(&sample, wording, Some(answer))?;
@@ -278,6 +301,7 @@ pub(crate) fn with_examples<R>(drawn: &[Drawn], use_them: impl FnOnce(&[Example]
             compiled: &drawn.compiled,
             features,
             label: drawn.sample.label,
+            valence: drawn.sample.valence(),
         })
         .collect();
     use_them(&examples)

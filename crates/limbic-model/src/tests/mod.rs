@@ -13,8 +13,8 @@ use limbic_llama::{LlamaConfig, LoraConfig};
 use limbic_weights::CounterRng;
 
 use crate::{
-    Artifact, ArtifactConfig, Batch, DecoderSource, Example, FORMAT, HeadConfig, InputConfig, Part,
-    Trainables,
+    AlignmentConfig, Artifact, ArtifactConfig, Batch, DecoderSource, Example, FORMAT, HeadConfig,
+    InputConfig, MaskedBatch, MaskedCaption, PairBatch, Part, Trainables,
 };
 
 pub(crate) const ALL_PARTS: [Part; 4] = [Part::Decoder, Part::Lora, Part::Projectors, Part::Head];
@@ -71,7 +71,14 @@ impl Fixture {
                     })
                     .to_vec(),
             }),
-            head: Some(HeadConfig { hidden: 5 }),
+            head: Some(HeadConfig {
+                hidden: 5,
+                ..HeadConfig::default()
+            }),
+            valence: Some(HeadConfig::default()),
+            alignment: Some(AlignmentConfig { dim: 6 }),
+            mask: true,
+            mute: false,
         };
         let compiler = config.compiler().unwrap();
         let tokenizer = TextTokenizer::train(&compiler.texts(), 270).unwrap();
@@ -157,6 +164,28 @@ impl Fixture {
         ]
     }
 
+    /// Both clips with masked captions, and beside whole ones.
+    pub(crate) fn captions(&self) -> (MaskedBatch, PairBatch) {
+        let features: [&[Option<&Features>]; 2] = [
+            &[Some(&self.voices[0]), Some(&self.pitches[0])],
+            &[Some(&self.voices[1]), None],
+        ];
+        let captions = ["a bright voice, high and fast", "a low voice"]
+            .map(|text| self.artifact.tokenizer.encode(text).unwrap());
+        let masked = [0, 1].map(|row| {
+            let rng = CounterRng::new(4).index(row as u64);
+            MaskedCaption::draw(&captions[row], 0.3, 200, rng)
+        });
+        let bos = self.artifact.tokenizer.bos;
+        let tokens = [3, 1];
+        let pairs = [0, 1].map(|row| (features[row], captions[row].as_slice()));
+        let masked = [0, 1].map(|row| (features[row], &masked[row]));
+        (
+            MaskedBatch::new(&masked, &tokens, bos, &device()),
+            PairBatch::new(&pairs, &tokens, bos, &device()),
+        )
+    }
+
     /// A batch of the clips of these numbers.
     pub(crate) fn batch(&self, compiled: &[Compiled; 2], rows: &[usize]) -> Batch {
         let features = [
@@ -169,6 +198,7 @@ impl Fixture {
                 compiled: &compiled[*row],
                 features: &features[*row],
                 label: Some(*row),
+                valence: Some([0.5, -0.25][*row]),
             })
             .collect();
         Batch::new(&examples, &device())
