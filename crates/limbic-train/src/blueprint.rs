@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use limbic_data::error::nearest;
 use limbic_data::{LabelSet, Manifest, Task};
-use limbic_model::{Artifact, ArtifactConfig, DecoderSource, FORMAT, InputConfig};
+use limbic_model::{AlignmentConfig, Artifact, ArtifactConfig, DecoderSource, FORMAT, InputConfig};
 
+use crate::objectives::is_mute;
 use crate::{Recipe, RunError};
 
 /// The name by which `inputs:` of a recipe calls the spoken words.
@@ -83,7 +84,14 @@ pub(crate) fn blueprint(
             "`model.head` needs `labels`; name a file of configs/labels",
         ));
     }
-    Ok(ArtifactConfig {
+    let loss = &recipe.train.loss;
+    let valence = recipe
+        .model
+        .valence
+        .clone()
+        .or_else(|| init.and_then(|init| init.valence.clone()));
+    let alignment = alignment(recipe, init)?;
+    let mut config = ArtifactConfig {
         format: FORMAT,
         run: recipe.name.clone(),
         decoder: DecoderSource::Own,
@@ -95,7 +103,38 @@ pub(crate) fn blueprint(
         prompt,
         labels,
         head,
-    })
+        valence,
+        alignment,
+        // Made for the loss alone, and of no use without it.
+        mask: loss.masked_weight.is_used(),
+        mute: false,
+    };
+    config.mute = is_mute(loss, &config);
+    Ok(config)
+}
+
+/// The common space of clips and captions, which is there for the contrastive loss alone.
+fn alignment(
+    recipe: &Recipe,
+    init: Option<&ArtifactConfig>,
+) -> anyhow::Result<Option<AlignmentConfig>> {
+    let own = recipe.model.alignment.clone();
+    let is_used = recipe.train.loss.contrastive_weight.is_used();
+    if own.as_ref().is_some_and(|alignment| alignment.dim == 0) {
+        return Err(RunError::recipe(
+            "`model.alignment.dim` is 0, wanted at least 1",
+        ));
+    }
+    match own.or_else(|| init.and_then(|init| init.alignment.clone())) {
+        Some(alignment) if is_used => Ok(Some(alignment)),
+        None if is_used => Err(RunError::recipe(
+            "`train.loss.contrastive_weight` needs `model.alignment`; add it, for example { dim: 64 }",
+        )),
+        Some(_) if recipe.model.alignment.is_some() => Err(RunError::recipe(
+            "`model.alignment` is of use for the contrastive loss alone; give `train.loss.contrastive_weight` a weight, or remove it",
+        )),
+        Some(_) | None => Ok(None),
+    }
 }
 
 /// Refuses a task that needs labels without any, and a label set that no clip speaks. What is told about clips with
