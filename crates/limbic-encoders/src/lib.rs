@@ -9,17 +9,24 @@
 //!
 //! An [`Encoder`] is frozen by construction: host values in, host values out, one clip at a time, so
 //! that [`Features`] can be cached. A [`Projector`] is a burn module and reads padded batches of
-//! features. Both are described by serde configs ([`EncoderConfig`], [`ProjectorConfig`]) whose
-//! `kind` names the variant. Deliberately absent: reading media files, and pretrained weights.
+//! features; a [`Fusion`] reads those of several media at once. All are described by serde configs
+//! ([`EncoderConfig`], [`ProjectorConfig`], [`FusionConfig`]) whose `kind` names the variant.
+//! Deliberately absent: reading media files, and pretrained weights.
 
+mod attention_pool;
 mod audio_transformer;
+mod bert;
+mod bert_qformer;
 mod encoder;
 mod error;
+mod frame_pool;
+mod fusion;
 mod hidden_states;
 mod log_mel;
 mod media;
 mod mel;
 mod mel_bands;
+mod merge;
 mod mfcc;
 mod parameters;
 mod patches;
@@ -31,17 +38,25 @@ mod transformer;
 mod vit;
 mod vit_config;
 
+pub use attention_pool::{AttentionPoolConfig, MeanConfig};
 pub use audio_transformer::{AudioTransformer, AudioTransformerConfig};
+pub use bert_qformer::BertQFormerConfig;
 pub use encoder::{Encoder, EncoderConfig};
 pub use error::EncoderError;
+pub use frame_pool::{FramePoolConfig, Temporal, TokenOrder};
+pub use fusion::{
+    AttentionFusionConfig, ConvAttentionConfig, CrossModalConfig, Fusion, FusionConfig, Padded,
+    QFormerFusionConfig,
+};
 pub use hidden_states::{HiddenStates, Keep};
 pub use log_mel::{LogMel, LogMelConfig, Logarithm};
 pub use media::{Features, Media, Modality};
 pub use mel::{MelConfig, Pad};
 pub use mel_bands::{MelNorm, MelScale};
+pub use merge::MergeConfig;
 pub use mfcc::{Mfcc, MfccConfig};
-pub use pooling::{LinearProjectorConfig, MeanPoolConfig};
-pub use projector::{Projector, ProjectorConfig};
+pub use pooling::{LinearProjectorConfig, MeanPoolConfig, Select};
+pub use projector::{InputLength, Projector, ProjectorConfig};
 pub use qformer::QFormerConfig;
 pub use vit::Vit;
 pub use vit_config::{PatchInit, Position, VitConfig};

@@ -57,6 +57,15 @@ impl Alignment {
     pub const MAX_LOG_SCALE: f64 = 4.605_170_185_988_092;
 }
 
+/// What is perceived of a clip.
+#[derive(Debug, Clone, Copy)]
+pub struct ClipMedia<'a> {
+    /// Encoded media, one entry an input; `None` where the clip lacks it.
+    pub features: &'a [Option<&'a Features>],
+    /// The slots of inputs and fusions that the clip fills, as in a prompt.
+    pub slots: &'a [Segment],
+}
+
 /// Clips beside their captions.
 #[derive(Debug, Clone)]
 pub struct PairBatch {
@@ -73,21 +82,16 @@ pub struct PairBatch {
 }
 
 impl PairBatch {
-    /// Lays out clips (their features, one entry an input) and their captions on a plain device. `tokens` are the
-    /// projectors' numbers of tokens.
+    /// Lays out clips and their captions on a plain device.
     ///
     /// # Panics
     /// Without a pair, for a clip without media, or an empty caption.
-    pub fn new(
-        pairs: &[(&[Option<&Features>], &[u32])],
-        tokens: &[usize],
-        bos: u32,
-        device: &Device,
-    ) -> Self {
+    pub fn new(pairs: &[(ClipMedia, &[u32])], bos: u32, device: &Device) -> Self {
         let sequences = |prompts: Vec<Vec<Segment>>| -> Vec<Compiled> {
             let compiled = |prompt| Compiled {
                 prompt,
                 answer: Vec::new(),
+                transcript: Vec::new(),
             };
             prompts.into_iter().map(compiled).collect()
         };
@@ -95,11 +99,7 @@ impl PairBatch {
         let clips = sequences(
             pairs
                 .iter()
-                .map(|(features, _)| {
-                    std::iter::once(begin())
-                        .chain(media(features, tokens))
-                        .collect()
-                })
+                .map(|(media, _)| [&[begin()], media.slots].concat())
                 .collect(),
         );
         let captions = sequences(
@@ -108,7 +108,7 @@ impl PairBatch {
                 .map(|(_, caption)| vec![begin(), Segment::Text(caption.to_vec())])
                 .collect(),
         );
-        let absent: Vec<Option<&Features>> = vec![None; tokens.len()];
+        let absent: Vec<Option<&Features>> = vec![None; pairs[0].0.features.len()];
         let batch = |sequences: &[Compiled], features: Vec<&[Option<&Features>]>| {
             let examples: Vec<Example> = sequences
                 .iter()
@@ -124,7 +124,7 @@ impl PairBatch {
             let shares = shares(sequences, batch.length, device);
             (batch, shares)
         };
-        let of_pairs = pairs.iter().map(|(features, _)| *features).collect();
+        let of_pairs = pairs.iter().map(|(media, _)| media.features).collect();
         let (clips, media_shares) = batch(&clips, of_pairs);
         let (captions, caption_shares) = batch(&captions, vec![&absent; pairs.len()]);
         Self {
@@ -136,22 +136,6 @@ impl PairBatch {
             caption_shares,
         }
     }
-}
-
-/// The slots of a clip's media, in the order of the inputs.
-pub(crate) fn media<'a>(
-    features: &'a [Option<&Features>],
-    tokens: &'a [usize],
-) -> impl Iterator<Item = Segment> + 'a {
-    features
-        .iter()
-        .zip(tokens)
-        .enumerate()
-        .filter(|(_, (features, tokens))| features.is_some() && **tokens > 0)
-        .map(|(input, (_, tokens))| Segment::Media {
-            input,
-            tokens: *tokens,
-        })
 }
 
 /// Weights of the mean over all positions but the first.

@@ -6,12 +6,10 @@
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use limbic_data::{Compiled, Segment};
-use limbic_encoders::Features;
 use limbic_llama::{Dropout, Padding};
 use limbic_weights::CounterRng;
 
-use crate::alignment::media;
-use crate::{Batch, EmotionLlm, Example};
+use crate::{Batch, ClipMedia, EmotionLlm, Example};
 
 /// What stands for a hidden token.
 #[derive(Module, Debug)]
@@ -99,34 +97,31 @@ pub struct MaskedBatch {
 }
 
 impl MaskedBatch {
-    /// Lays out clips (their features, one entry an input) before their captions on a plain device. `tokens` are the
-    /// projectors' numbers of tokens.
+    /// Lays out clips before their captions on a plain device.
     ///
     /// # Panics
     /// Without a caption.
-    pub fn new(
-        captions: &[(&[Option<&Features>], &MaskedCaption)],
-        tokens: &[usize],
-        bos: u32,
-        device: &Device,
-    ) -> Self {
+    pub fn new(captions: &[(ClipMedia, &MaskedCaption)], bos: u32, device: &Device) -> Self {
         let device = &device.clone().without_autodiff();
         let sequences: Vec<Compiled> = captions
             .iter()
-            .map(|(features, caption)| Compiled {
-                prompt: std::iter::once(Segment::Text(vec![bos]))
-                    .chain(media(features, tokens))
-                    .chain([Segment::Text(caption.ids.clone())])
-                    .collect(),
+            .map(|(media, caption)| Compiled {
+                prompt: [
+                    &[Segment::Text(vec![bos])],
+                    media.slots,
+                    &[Segment::Text(caption.ids.clone())],
+                ]
+                .concat(),
                 answer: Vec::new(),
+                transcript: Vec::new(),
             })
             .collect();
         let examples: Vec<Example> = sequences
             .iter()
             .zip(captions)
-            .map(|(compiled, (features, _))| Example {
+            .map(|(compiled, (media, _))| Example {
                 compiled,
-                features,
+                features: media.features,
                 label: None,
                 valence: None,
             })

@@ -23,6 +23,8 @@ pub enum Part {
     Lora,
     /// The projectors of all inputs.
     Projectors,
+    /// The fusions of several inputs.
+    Fusions,
     /// The heads: of classes, of valence, the alignment of clips with captions, and the mask of hidden tokens.
     Head,
 }
@@ -38,6 +40,8 @@ impl Part {
             None
         } else if name.starts_with("projectors.") {
             Some(Self::Projectors)
+        } else if name.starts_with("fusions.") {
+            Some(Self::Fusions)
         } else if HEADS.iter().any(|head| name.starts_with(head)) {
             Some(Self::Head)
         } else if name.contains(".lora_A.") || name.contains(".lora_B.") {

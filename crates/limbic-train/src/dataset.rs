@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use limbic_data::{Compiled, LabelSet, PromptCompiler, Task, TextTokenizer, Turn, prompt};
-use limbic_model::Example;
+use limbic_data::{Clip, Compiled, LabelSet, PromptCompiler, Task, TextTokenizer, Turn, prompt};
+use limbic_model::{ArtifactConfig, Example};
 use limbic_weights::CounterRng;
 
 use crate::Recipe;
@@ -20,7 +20,7 @@ pub struct Dataset {
     tasks: BTreeMap<Task, f64>,
     compiler: PromptCompiler,
     tokenizer: TextTokenizer,
-    transcript: bool,
+    config: ArtifactConfig,
     seed: u64,
 }
 
@@ -50,6 +50,8 @@ pub struct Drawn<'a> {
 pub struct Dropped {
     /// No task has an answer for them.
     pub unanswered: usize,
+    /// They lack an input of a fusion that a head reads.
+    pub unjudged: usize,
     /// Their sample, or their prompt and `evaluation.max_new_tokens`, take more positions than `data.max_tokens`.
     pub too_long: usize,
 }
@@ -60,6 +62,12 @@ impl Dropped {
         let mut told = String::new();
         if self.unanswered > 0 {
             told += &format!("; {} clips have no answer to any task", self.unanswered);
+        }
+        if self.unjudged > 0 {
+            told += &format!(
+                "; {} clips lack an input of the fusion that a head reads",
+                self.unjudged
+            );
         }
         if self.too_long > 0 {
             told += &format!(
@@ -78,12 +86,12 @@ pub struct Questions<'a> {
     pub tasks: &'a BTreeMap<Task, f64>,
     /// The labels, where there are any.
     pub labels: Option<&'a LabelSet>,
-    /// Prompts for the inputs in use.
+    /// The inputs in use, and whether prompts hold the transcript.
+    pub config: &'a ArtifactConfig,
+    /// Prompts for them.
     pub compiler: &'a PromptCompiler,
     /// The tokenizer.
     pub tokenizer: &'a TextTokenizer,
-    /// Whether prompts hold the transcript.
-    pub transcript: bool,
     /// Longest sample, and longest prompt with room for an answer.
     pub max_tokens: usize,
     /// The room that an answer needs.
@@ -113,7 +121,7 @@ impl Dataset {
             tasks: questions.tasks.clone(),
             compiler: questions.compiler.clone(),
             tokenizer: questions.tokenizer.clone(),
-            transcript: questions.transcript,
+            config: questions.config.clone(),
             seed: questions.seed,
         };
         let wordings: BTreeMap<Task, Vec<String>> = questions
@@ -135,6 +143,14 @@ impl Dataset {
                 .collect();
             if answers.is_empty() {
                 dropped.unanswered += 1;
+                continue;
+            }
+            let inputs: Vec<bool> = encoded.features.iter().map(Option::is_some).collect();
+            if !dataset
+                .config
+                .is_judged(&inputs, dataset.words(&encoded.clip).is_some())
+            {
+                dropped.unjudged += 1;
                 continue;
             }
             let caption = prompt::answer(Task::Describe, &encoded.clip, None)
@@ -251,6 +267,12 @@ impl Dataset {
         })
     }
 
+    /// What is said, where it is read and not empty.
+    fn words<'a>(&self, clip: &'a Clip) -> Option<&'a str> {
+        let words = clip.transcript.as_deref().map(str::trim);
+        words.filter(|words| self.config.transcript && !words.is_empty())
+    }
+
     /// The tokenizer in use.
     pub fn tokenizer(&self) -> &TextTokenizer {
         &self.tokenizer
@@ -265,15 +287,19 @@ impl Dataset {
         let clip = &sample.encoded.clip;
         let turn = Turn {
             instruction,
-            transcript: clip.transcript.as_deref().filter(|_| self.transcript),
+            transcript: clip
+                .transcript
+                .as_deref()
+                .filter(|_| self.config.transcript),
             answer,
         };
-        let present: Vec<bool> = sample
+        let inputs: Vec<bool> = sample
             .encoded
             .features
             .iter()
             .map(Option::is_some)
             .collect();
+        let present = self.config.present(&inputs, self.words(clip).is_some());
         self.compiler
             .compile(&turn, &present, &self.tokenizer)
             .with_context(|| format!("clip {}", clip.id))
@@ -290,7 +316,7 @@ pub(crate) fn with_examples<R>(drawn: &[Drawn], use_them: impl FnOnce(&[Example]
                 .encoded
                 .features
                 .iter()
-                .map(Option::as_ref)
+                .map(Option::as_deref)
                 .collect()
         })
         .collect();

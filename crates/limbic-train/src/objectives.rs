@@ -1,11 +1,11 @@
 //! The objectives of a run: its `loss`, with what follows from model and data filled in.
 
-use limbic_data::{LabelSet, TextTokenizer};
+use limbic_data::{LabelSet, Segment, TextTokenizer};
 use limbic_model::{ArtifactConfig, Asked, MaskedCaption, Reads};
 use limbic_weights::CounterRng;
 
 use crate::RunError;
-use crate::dataset::{Dataset, Drawn};
+use crate::dataset::{Dataset, Drawn, Sample};
 use crate::loss_recipe::{LabelWeights, LossRecipe};
 use crate::terms::{Divisors, PerTerm, Term};
 
@@ -16,8 +16,9 @@ pub struct Objectives {
     active: Vec<Term>,
     /// One a class.
     pub(crate) label_weights: Option<Vec<f32>>,
-    /// Tokens of the decoder that each input's projector makes.
-    pub(crate) tokens: Vec<usize>,
+    config: ArtifactConfig,
+    /// Tokens of each slot: the inputs' first, then the fusions'.
+    tokens: Vec<usize>,
     /// The token that sequences begin with.
     pub(crate) bos: u32,
     vocabulary: usize,
@@ -48,10 +49,12 @@ impl Objectives {
             label_weights: label_weights(recipe, config.labels.as_ref(), train)?,
             recipe: recipe.clone(),
             active,
+            config: config.clone(),
             tokens: config
-                .inputs
+                .compiler()?
+                .slots()
                 .iter()
-                .map(|input| input.projector.num_tokens())
+                .map(|slot| slot.tokens)
                 .collect(),
             bos: tokenizer.bos,
             vocabulary: tokenizer.vocab_size(),
@@ -124,10 +127,22 @@ impl Objectives {
     }
 
     /// Whether a sample has both sides of a pair.
-    pub(crate) fn is_pair(&self, sample: &crate::Sample) -> bool {
-        let mut media = sample.encoded.features.iter().zip(&self.tokens);
-        !sample.caption.is_empty()
-            && media.any(|(features, tokens)| features.is_some() && *tokens > 0)
+    pub(crate) fn is_pair(&self, sample: &Sample) -> bool {
+        !sample.caption.is_empty() && !self.slots(sample).is_empty()
+    }
+
+    /// The slots that a clip fills with what is seen and heard; not with its words.
+    pub(crate) fn slots(&self, sample: &Sample) -> Vec<Segment> {
+        let features = sample.encoded.features.iter();
+        let inputs: Vec<bool> = features.map(Option::is_some).collect();
+        let present = self.config.present(&inputs, false);
+        (0..present.len())
+            .filter(|slot| present[*slot] && self.tokens[*slot] > 0)
+            .map(|slot| Segment::Media {
+                input: slot,
+                tokens: self.tokens[slot],
+            })
+            .collect()
     }
 
     /// The captions of `drawn` with tokens hidden, as seed, `at` and the number of the sample decide, which is `first`

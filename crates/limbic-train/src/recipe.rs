@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use limbic_data::{Clip, Crop, FrameSampler, LabelSet, Manifest, PromptConfig, Split, Task};
-use limbic_encoders::{EncoderConfig, ProjectorConfig};
+use limbic_encoders::{EncoderConfig, FusionConfig, ProjectorConfig};
 use limbic_llama::LoraConfig;
 use limbic_model::{AlignmentConfig, HeadConfig, Part};
 use serde::{Deserialize, Serialize};
@@ -28,9 +28,9 @@ pub struct Recipe {
     /// Which of the model's inputs are used, `transcript` among them; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Vec<String>>,
-    /// The model.
+    /// The model: a file of configs/models, or its content.
     #[serde(default)]
-    pub model: ModelRecipe,
+    pub model: Reference<ModelRecipe>,
     /// The label set: a file of configs/labels, or its content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Reference<LabelSet>>,
@@ -62,6 +62,9 @@ pub struct ModelRecipe {
     /// What is perceived. Absent with `init_from`: the inputs of that artifact.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputRecipe>,
+    /// What is made of several inputs together. Absent with `init_from`: the fusions of that artifact.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fusions: Vec<FusionRecipe>,
     /// A class head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadConfig>,
@@ -117,18 +120,35 @@ pub struct ScratchDecoder {
 pub struct InputRecipe {
     /// Name of the input.
     pub name: String,
-    /// What stands for it in the prompt template.
-    pub placeholder: String,
+    /// What stands for it in the prompt template; `<name>` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placeholder: Option<String>,
     /// The frozen encoder: a file of configs/encoders, or its content.
     pub encoder: Reference<EncoderConfig>,
-    /// The trainable projector.
-    pub projector: ProjectorConfig,
+    /// The trainable projector. Without one only fusions read the input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projector: Option<ProjectorConfig>,
     /// Which frames are read; for video only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames: Option<FrameSampler>,
     /// What is cut out of each frame; for video only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop: Option<Crop>,
+}
+
+/// Tokens made of several inputs together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FusionRecipe {
+    /// Name of the fusion.
+    pub name: String,
+    /// What stands for it in the prompt template; `<name>` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placeholder: Option<String>,
+    /// Names of the inputs whose features it reads; `transcript` for the embeddings of the spoken words.
+    pub sources: Vec<String>,
+    /// The trainable fusion.
+    pub fusion: FusionConfig,
 }
 
 /// What is learnt from.
@@ -424,7 +444,7 @@ impl Recipe {
         );
         check(
             !train.learning_rate.is_empty(),
-            "`train.learning_rate` names no part, so nothing would be trained; wanted some of decoder, lora, projectors, head".into(),
+            "`train.learning_rate` names no part, so nothing would be trained; wanted some of decoder, lora, projectors, fusions, head".into(),
         );
         for (part, rate) in &train.learning_rate {
             check(

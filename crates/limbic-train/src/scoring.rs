@@ -104,7 +104,7 @@ impl Model {
         let device = devices[0].clone().without_autodiff();
         let artifact = Artifact::read(&folder, &device)?;
         Ok(Self {
-            reader: FeatureReader::new(&artifact.config.inputs, &device)?,
+            reader: FeatureReader::new(&artifact.config, &device)?,
             replicas: Replicas::new(&artifact.model, devices)?,
             artifact,
             folder,
@@ -229,6 +229,13 @@ impl Model {
         let mut encoded = encoded;
         encoded.clip.emotion = labels.names().first().map(|name| name.to_string());
         let (dataset, dropped) = self.dataset(vec![encoded], labels)?;
+        if dropped.unjudged > 0 {
+            return Err(RunError::Data(format!(
+                "{} lacks an input of the fusion that the model's head reads",
+                clip.id
+            ))
+            .into());
+        }
         if dropped.too_long > 0 {
             return Err(RunError::Data(format!(
                 "{}: prompt and answer do not fit into the decoder's {} positions; shorten the transcript",
@@ -277,8 +284,8 @@ impl Model {
             tasks: &[(Task::Emotion, 1.0)].into(),
             labels: Some(labels),
             compiler: &config.compiler()?,
+            config,
             tokenizer: &self.artifact.tokenizer,
-            transcript: config.transcript,
             max_tokens: self.artifact.model.llama.config().max_position_embeddings,
             max_new_tokens: self.settings.max_new_tokens,
             captions: false,

@@ -88,8 +88,8 @@ impl Setup {
             )));
         }
 
-        let reader = FeatureReader::new(&config.inputs, device)
-            .map_err(|error| at_fault(format!("{error:#}")))?;
+        let reader =
+            FeatureReader::new(&config, device).map_err(|error| at_fault(format!("{error:#}")))?;
         let mut quarantined = Vec::new();
         let mut encoded = Vec::new();
         for split in [Split::Train, Split::Validation] {
@@ -113,9 +113,9 @@ impl Setup {
         let questions = Questions {
             tasks: &recipe.data.tasks,
             labels: config.labels.as_ref(),
+            config: &config,
             compiler: &compiler,
             tokenizer: &artifact.tokenizer,
-            transcript: config.transcript,
             max_tokens: recipe.data.max_tokens,
             max_new_tokens: recipe.evaluation.max_new_tokens,
             captions: config.mask || config.alignment.is_some(),

@@ -1,9 +1,12 @@
 //! A shard as tensors, and what the model reads from it.
 
 use burn::tensor::{Device, Int, Tensor};
+use limbic_data::Segment;
 use limbic_encoders::Features;
 use limbic_llama::Dropout;
-use limbic_model::{Batch, EmotionLlm, Example, MaskedBatch, MaskedCaption, PairBatch, Readout};
+use limbic_model::{
+    Batch, ClipMedia, EmotionLlm, Example, MaskedBatch, MaskedCaption, PairBatch, Readout,
+};
 use limbic_weights::CounterRng;
 
 use crate::dataset::{Drawn, with_examples};
@@ -45,30 +48,34 @@ impl ShardBatch {
             .iter()
             .map(|drawn| {
                 let features = drawn.sample.encoded.features.iter();
-                features.map(Option::as_ref).collect()
+                features.map(Option::as_deref).collect()
             })
             .collect();
-        let captions: Vec<(&[Option<&Features>], &MaskedCaption)> = features
+        let slots: Vec<Vec<Segment>> = drawn
             .iter()
-            .zip(masked)
-            .filter_map(|(features, masked)| Some((features.as_slice(), masked.as_ref()?)))
+            .map(|drawn| objectives.slots(drawn.sample))
+            .collect();
+        let media = |row: usize| ClipMedia {
+            features: &features[row],
+            slots: &slots[row],
+        };
+        let rows = 0..drawn.len();
+        let captions: Vec<(ClipMedia, &MaskedCaption)> = rows
+            .clone()
             .filter(|_| terms.contains(&Term::Masked))
+            .filter_map(|row| Some((media(row), masked[row].as_ref()?)))
             .collect();
-        let pairs: Vec<(&[Option<&Features>], &[u32])> = features
-            .iter()
-            .zip(drawn)
-            .filter(|(_, drawn)| {
-                terms.contains(&Term::Contrastive) && objectives.is_pair(drawn.sample)
-            })
-            .map(|(features, drawn)| (features.as_slice(), drawn.sample.caption.as_slice()))
+        let pairs: Vec<(ClipMedia, &[u32])> = rows
+            .filter(|_| terms.contains(&Term::Contrastive))
+            .filter(|row| objectives.is_pair(drawn[*row].sample))
+            .map(|row| (media(row), drawn[row].sample.caption.as_slice()))
             .collect();
-        let Objectives { tokens, bos, .. } = objectives;
+        let bos = objectives.bos;
         Self {
             prompts: prompts
                 .then(|| with_examples(drawn, |examples: &[Example]| Batch::new(examples, device))),
-            masked: (!captions.is_empty())
-                .then(|| MaskedBatch::new(&captions, tokens, *bos, device)),
-            pairs: (!pairs.is_empty()).then(|| PairBatch::new(&pairs, tokens, *bos, device)),
+            masked: (!captions.is_empty()).then(|| MaskedBatch::new(&captions, bos, device)),
+            pairs: (!pairs.is_empty()).then(|| PairBatch::new(&pairs, bos, device)),
             terms: terms.to_vec(),
         }
     }

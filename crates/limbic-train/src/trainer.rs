@@ -438,7 +438,13 @@ fn describe(setup: &Setup, devices: usize) -> Vec<String> {
         grouped(all),
         100.0 * trained as f64 / all as f64
     )];
-    for part in [Part::Decoder, Part::Lora, Part::Projectors, Part::Head] {
+    for part in [
+        Part::Decoder,
+        Part::Lora,
+        Part::Projectors,
+        Part::Fusions,
+        Part::Head,
+    ] {
         if let Some(rate) = recipe.train.learning_rate.get(&part) {
             lines.push(format!(
                 "  {:<11} {:>13}  learning rate {rate:e}{}",

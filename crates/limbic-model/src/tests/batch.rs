@@ -52,6 +52,12 @@ fn neighbours_and_padding_do_not_matter() {
     }
     assert!(distance(&tokens, &alone_tokens) < 1e-5);
     assert!(distance(&classes, &alone_classes) < 1e-5);
+    // Two values of the fused tokens may differ in their order of summation, and in nothing else.
+    let fused = |rows: &[usize]| model.fuse(&fixture.batch(&compiled, rows), 1).unwrap();
+    let (both, second) = (fused(&[0, 1]), fused(&[1]));
+    assert_eq!((both.samples, second.samples), (vec![0, 1], vec![0]));
+    let of_second = host(both.tokens.slice([1..2]));
+    assert!(distance(&of_second, &host(second.tokens)) < 1e-6);
     // Not because nothing matters: the samples differ, and so do their logits.
     assert!(distance(&classes[..3], &classes[3..]) > 1e-3);
 }
@@ -89,6 +95,9 @@ fn an_absent_medium_takes_no_part() {
     // Another pitch projector changes the clip that has a pitch, and not a bit of the one that has none.
     let mut other = model.clone();
     other.projectors[1] = Fixture::new(2).artifact.model.projectors[1].clone();
+    // Nor does a fusion that reads it.
+    other.fusions[0] = Fixture::new(2).artifact.model.fusions[0].clone();
+    assert!(model.fuse(&fixture.batch(&compiled, &[1]), 0).is_none());
     assert!(distance(&of_clip(model, 0), &of_clip(&other, 0)) > 1e-6);
     assert_eq!(of_clip(model, 1), of_clip(&other, 1));
 }

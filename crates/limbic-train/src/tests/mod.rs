@@ -50,6 +50,7 @@ impl World {
             run: "tiny".into(),
             decoder: DecoderSource::Own,
             inputs: serde_json::from_str::<Vec<InputConfig>>(INPUTS).unwrap(),
+            fusions: Vec::new(),
             transcript: true,
             prompt: PromptConfig {
                 template: ["V <voice>", "W {transcript}", "{instruction}"]
@@ -98,7 +99,11 @@ impl World {
         let llama = limbic_weights::seed(llama.init(&device()), 1)
             .with_lora(&lora, 1)
             .unwrap();
-        self.config.model().unwrap().init(llama, 1, &device())
+        self.config
+            .model()
+            .unwrap()
+            .init(llama, 1, &device())
+            .unwrap()
     }
 
     /// Clips `c0` to `c(n-1)` of different lengths; every third one has no voice.
@@ -123,7 +128,7 @@ impl World {
                     valence: (number % 4 != 1).then_some(0.2 * number as f32 - 0.7),
                     ..Clip::default()
                 },
-                features: vec![(number % 3 != 2).then_some(features)],
+                features: vec![(number % 3 != 2).then(|| features.into())],
             }
         };
         (0..count).map(clip).collect()
@@ -139,9 +144,9 @@ impl World {
         let questions = Questions {
             tasks: &tasks,
             labels: Some(&self.labels),
+            config: &self.config,
             compiler: &self.compiler,
             tokenizer: &self.tokenizer,
-            transcript: true,
             max_tokens,
             max_new_tokens: 4,
             captions: true,
