@@ -104,6 +104,7 @@ impl Pull {
         let pairs = leaves.pairs.as_ref().map(|(a, b)| (at(a), at(b)));
         let valences = leaves.valences.as_ref().and_then(|(a, _)| a.grad(&slopes));
         let scale = log_scale.as_ref().and_then(|scale| scale.grad(&slopes));
+        let carrier = shards.iter().position(|shard| shard.pairs.is_some());
         let (mut pair, mut valence) = (0, 0);
         let pulls = shards
             .iter()
@@ -126,8 +127,8 @@ impl Pull {
                         valences.clone().slice([rows])
                     },
                 ),
-                // The temperature is one number of the step: the first shard carries its slope.
-                log_scale: scale.clone().filter(|_| number == 0),
+                // The temperature is one number of the step: one shard carries its slope.
+                log_scale: scale.clone().filter(|_| Some(number) == carrier),
             })
             .collect();
         (pulls, sums)
