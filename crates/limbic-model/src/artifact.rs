@@ -21,8 +21,8 @@ use limbic_weights::{Weights, load_only};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EmotionLlm, EmotionLlmConfig, FusedConfig, HeadConfig, InputConfig, ModelError, Part,
-    TRANSCRIPT, llama2c, verify_directory,
+    AlignmentConfig, EmotionLlm, EmotionLlmConfig, FusedConfig, HeadConfig, InputConfig,
+    ModelError, Part, Reads, TRANSCRIPT, llama2c, verify_directory,
 };
 
 const LLM: &str = "llm";
@@ -68,6 +68,22 @@ pub struct ArtifactConfig {
     pub labels: Option<LabelSet>,
     /// The class head, where it has one.
     pub head: Option<HeadConfig>,
+    /// The valence head, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valence: Option<HeadConfig>,
+    /// The common space of clips and captions, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<AlignmentConfig>,
+    /// Whether it has a mask for tokens of captions.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mask: bool,
+    /// Whether it was never taught to answer in words: its heads are all there is to ask.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mute: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The version this program writes.
@@ -88,10 +104,26 @@ impl ArtifactConfig {
                 ));
             }
         };
+        for head in self.heads() {
+            if let Reads::Fusion(name) = &head.reads
+                && self.fusions.iter().all(|fused| fused.name != *name)
+            {
+                let known: Vec<&str> = std::iter::once("decoder")
+                    .chain(self.fusions.iter().map(|fused| fused.name.as_str()))
+                    .collect();
+                return Err(ModelError::Config(format!(
+                    "a head reads `{name}`, which is no fusion in use; wanted one of {}",
+                    known.join(", ")
+                )));
+            }
+        }
         Ok(EmotionLlmConfig {
             inputs: self.inputs.clone(),
             fusions: self.fusions.clone(),
             head,
+            valence: self.valence.clone(),
+            alignment: self.alignment.clone(),
+            mask: self.mask,
         })
     }
 
@@ -118,7 +150,7 @@ impl ArtifactConfig {
             input: fused.name.clone(),
             placeholder: fused.placeholder.clone(),
             tokens: fused.fusion.num_tokens(),
-            optional: false,
+            optional: self.heads_read(&fused.name),
         });
         let slots = inputs.chain(fusions).collect();
         let labels = self
@@ -127,6 +159,26 @@ impl ArtifactConfig {
             .map(LabelSet::names)
             .unwrap_or_default();
         Ok(PromptCompiler::new(self.prompt.clone(), slots, &labels)?)
+    }
+
+    /// Whether a head reads the fusion `name`.
+    fn heads_read(&self, name: &str) -> bool {
+        let reads = |head: &HeadConfig| matches!(&head.reads, Reads::Fusion(of) if of == name);
+        self.heads().any(reads)
+    }
+
+    /// The heads that read a state.
+    fn heads(&self) -> impl Iterator<Item = &HeadConfig> {
+        self.head.iter().chain(&self.valence)
+    }
+
+    /// Whether a clip that has the inputs marked in `inputs`, and a transcript or not, has all that the heads read.
+    pub fn is_judged(&self, inputs: &[bool], transcript: bool) -> bool {
+        let present = self.present(inputs, transcript);
+        let fusions = self.fusions.iter().zip(&present[self.inputs.len()..]);
+        fusions
+            .filter(|(fused, _)| self.heads_read(&fused.name))
+            .all(|(_, present)| *present)
     }
 
     /// Which slots of the compiler a clip can fill, that has the inputs marked in `inputs` and a transcript or not: a
@@ -325,9 +377,10 @@ fn special_ids(config: &LlamaConfig) -> Result<(u32, u32), ModelError> {
 }
 
 fn is_multimodal(name: &str) -> bool {
-    ["projectors.", "fusions.", "head."]
-        .iter()
-        .any(|part| name.starts_with(part))
+    matches!(Part::of(name), Some(Part::Head))
+        || ["projectors.", "fusions."]
+            .iter()
+            .any(|part| name.starts_with(part))
 }
 
 /// `projectors.0.query` on disk is `projectors.<input>.query`, and so for fusions: a file is read without counting.
