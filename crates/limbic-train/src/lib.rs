@@ -17,6 +17,7 @@ mod evaluate;
 mod features;
 mod log;
 mod loss;
+mod model_recipe;
 mod optimizer;
 mod reading;
 mod recipe;
