@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         Command::Infer(args) => commands::infer::run(&args),
         Command::Export(args) => commands::export::run(&args),
+        Command::Import(args) => commands::import_model::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,7 @@
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod import_model;
 pub(crate) mod infer;
 pub(crate) mod synth;
 pub(crate) mod train;

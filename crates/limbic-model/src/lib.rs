@@ -5,6 +5,7 @@
 //!   captions from.
 //! - [`Trainables`] is the one list of what is trained; optimizer, reduction, checkpoint and export all ask it.
 //! - [`Artifact`] is the saved directory.
+//! - [`Published`] reads checkpoints of others into a model.
 //!
 //! Encoders are not part of the model: they are frozen, and their features are inputs.
 
@@ -16,6 +17,7 @@ mod directory;
 mod emotion_llm;
 mod error;
 mod head;
+mod import;
 mod llama2c;
 mod masking;
 mod trainables;
@@ -31,5 +33,6 @@ pub use directory::{recover_directory, verify_directory, write_directory};
 pub use emotion_llm::{Asked, EmotionLlm, Fused, Judgement, Readout};
 pub use error::ModelError;
 pub use head::{Head, HeadConfig, Reads};
+pub use import::{Imported, Published};
 pub use masking::{Mask, MaskedBatch, MaskedCaption};
 pub use trainables::{Part, Trainables};
