@@ -44,6 +44,9 @@ impl ModelRecipe {
             inputs: self.inputs(),
             fusions: self.fusions(),
             head: self.head.clone().map(|head| (head, classes)),
+            valence: self.valence.clone(),
+            alignment: self.alignment.clone(),
+            mask: false,
         };
         for input in &config.inputs {
             input.check().map_err(at_fault)?;
