@@ -17,6 +17,9 @@ pub enum Padding {
     /// Before the row's start, so many in each row: they are masked and positions count from behind them, so
     /// that rows of different lengths end in the same slot. For generation. Slots after a row's end do no harm here either.
     Left(Vec<usize>),
+    /// After the row's end, and every position sees all of its row's positions, which are so many: no language model
+    /// but a reader. For masked-token modelling.
+    BothWays(Vec<usize>),
 }
 
 /// Which inputs of the adapters are dropped, as a function of a key.
@@ -102,7 +105,7 @@ impl Dropout {
 #[derive(Clone, Debug)]
 pub struct Context {
     pub(crate) rotation: Rotation,
-    /// `[B or 1, 1, L, T]`, added to the scores; absent where everything is visible.
+    /// `[B or 1, 1, L or 1, T]`, added to the scores; absent where everything is visible.
     pub(crate) mask: Option<Tensor<4>>,
     pub(crate) dropout: Dropout,
 }
@@ -128,7 +131,7 @@ impl Context {
         );
         let device = &device.clone().without_autodiff();
         let pads = match padding {
-            Padding::Right => &[0][..],
+            Padding::Right | Padding::BothWays(_) => &[0][..],
             Padding::Left(pads) => pads,
         };
         let positions: Vec<Vec<usize>> = pads
@@ -140,9 +143,14 @@ impl Context {
             })
             .collect();
         let all_visible = slots == 1 && pads.iter().all(|pad| *pad == 0);
+        let mask = match padding {
+            Padding::BothWays(lengths) => Some(open_mask(lengths, slots, device)),
+            Padding::Right | Padding::Left(_) if all_visible => None,
+            Padding::Right | Padding::Left(_) => Some(causal_mask(past, slots, pads, device)),
+        };
         Self {
             rotation: Rotation::new(config, &positions, device),
-            mask: (!all_visible).then(|| causal_mask(past, slots, pads, device)),
+            mask,
             dropout,
         }
     }
@@ -165,6 +173,14 @@ fn causal_mask(past: usize, slots: usize, pads: &[usize], device: &Device) -> Te
     }
     let data = TensorData::new(mask, [pads.len(), 1, slots, total]);
     Tensor::from_data(data, device)
+}
+
+/// The same for every query of a row, `[B, 1, 1, T]`.
+fn open_mask(lengths: &[usize], slots: usize, device: &Device) -> Tensor<4> {
+    let row =
+        |&length: &usize| (0..slots).map(move |key| if key < length { 0.0 } else { f32::MIN });
+    let mask: Vec<f32> = lengths.iter().flat_map(row).collect();
+    Tensor::from_data(TensorData::new(mask, [lengths.len(), 1, 1, slots]), device)
 }
 
 #[cfg(test)]
