@@ -9,6 +9,9 @@
 //!
 //! Encoders are not part of the model: they are frozen, and their features are inputs.
 
+// Tests say why they skip.
+#![cfg_attr(test, allow(clippy::print_stderr))]
+
 mod alignment;
 mod artifact;
 mod batch;
