@@ -3,11 +3,16 @@
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use crate::audio::{PretrainedAudio, PretrainedAudioConfig};
 use crate::audio_transformer::{AudioTransformer, AudioTransformerConfig};
+use crate::blip2::{Blip2, Blip2Config};
 use crate::log_mel::{LogMel, LogMelConfig};
 use crate::mfcc::{Mfcc, MfccConfig};
+use crate::prosody::Prosody;
+use crate::prosody_config::ProsodyConfig;
+use crate::vision::{PretrainedVision, PretrainedVisionConfig};
 use crate::vit::Vit;
-use crate::{EncoderError, Features, Media, MelConfig, Modality, VitConfig};
+use crate::{EncoderError, Features, Media, Modality, VitConfig};
 
 /// Which encoder, and how it is built. In YAML: `kind` and the keys of that kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,14 +26,26 @@ pub enum EncoderConfig {
     Mfcc(MfccConfig),
     /// A transformer over log-mel frames.
     AudioTransformer(AudioTransformerConfig),
+    /// A vision encoder with published weights.
+    PretrainedVision(PretrainedVisionConfig),
+    /// A vision encoder and BLIP-2's Q-Former.
+    Blip2(Blip2Config),
+    /// Pitch, energy, voicing and speaking rate.
+    Prosody(ProsodyConfig),
+    /// An audio encoder with published weights.
+    PretrainedAudio(PretrainedAudioConfig),
 }
 
 impl EncoderConfig {
     /// Which medium of a clip it reads.
     pub fn modality(&self) -> Modality {
         match self {
-            Self::Vit(_) => Modality::Video,
-            Self::LogMel(_) | Self::Mfcc(_) | Self::AudioTransformer(_) => Modality::Audio,
+            Self::Vit(_) | Self::PretrainedVision(_) | Self::Blip2(_) => Modality::Video,
+            Self::LogMel(_)
+            | Self::Mfcc(_)
+            | Self::AudioTransformer(_)
+            | Self::Prosody(_)
+            | Self::PretrainedAudio(_) => Modality::Audio,
         }
     }
 
@@ -39,6 +56,10 @@ impl EncoderConfig {
             Self::LogMel(config) => config.feature_dim(),
             Self::Mfcc(config) => config.feature_dim(),
             Self::AudioTransformer(config) => config.dim,
+            Self::PretrainedVision(config) => config.dim,
+            Self::Blip2(config) => config.qformer.dim,
+            Self::Prosody(config) => config.feature_dim(),
+            Self::PretrainedAudio(config) => config.dim,
         }
     }
 
@@ -46,30 +67,37 @@ impl EncoderConfig {
     pub fn image_size(&self) -> Option<usize> {
         match self {
             Self::Vit(config) => Some(config.image_size),
-            Self::LogMel(_) | Self::Mfcc(_) | Self::AudioTransformer(_) => None,
+            Self::PretrainedVision(config) => Some(config.image_size),
+            Self::Blip2(config) => Some(config.vision.image_size),
+            Self::LogMel(_)
+            | Self::Mfcc(_)
+            | Self::AudioTransformer(_)
+            | Self::Prosody(_)
+            | Self::PretrainedAudio(_) => None,
         }
     }
 
     /// Rate of the sound it reads, in Hz; `None` for frames.
     pub fn sample_rate(&self) -> Option<u32> {
-        self.mel().map(|mel| mel.sample_rate)
-    }
-
-    fn mel(&self) -> Option<&MelConfig> {
         match self {
-            Self::Vit(_) => None,
-            Self::LogMel(config) => Some(&config.mel),
-            Self::Mfcc(config) => Some(&config.mel),
-            Self::AudioTransformer(config) => Some(&config.front_end.mel),
+            Self::Vit(_) | Self::PretrainedVision(_) | Self::Blip2(_) => None,
+            Self::LogMel(config) => Some(config.mel.sample_rate),
+            Self::Mfcc(config) => Some(config.mel.sample_rate),
+            Self::AudioTransformer(config) => Some(config.front_end.mel.sample_rate),
+            Self::Prosody(config) => Some(config.sample_rate),
+            Self::PretrainedAudio(config) => Some(config.sample_rate),
         }
     }
 
-    /// The safetensors file its parameters come from, so that a feature cache can hash it.
+    /// The file or folder its parameters come from, so that a feature cache can hash it.
     pub fn weights(&self) -> Option<&std::path::Path> {
         match self {
             Self::Vit(config) => config.weights.as_deref(),
             Self::AudioTransformer(config) => config.weights.as_deref(),
-            Self::LogMel(_) | Self::Mfcc(_) => None,
+            Self::PretrainedVision(config) => Some(&config.weights),
+            Self::Blip2(config) => Some(&config.weights),
+            Self::PretrainedAudio(config) => Some(&config.weights),
+            Self::LogMel(_) | Self::Mfcc(_) | Self::Prosody(_) => None,
         }
     }
 
@@ -85,6 +113,10 @@ impl EncoderConfig {
             Self::LogMel(config) => Encoder::LogMel(config.init("log_mel")?),
             Self::Mfcc(config) => Encoder::Mfcc(config.init()?),
             Self::AudioTransformer(config) => Encoder::AudioTransformer(config.init(device)?),
+            Self::PretrainedVision(config) => Encoder::PretrainedVision(config.init(device)?),
+            Self::Blip2(config) => Encoder::Blip2(config.init(device)?),
+            Self::Prosody(config) => Encoder::Prosody(config.init()?),
+            Self::PretrainedAudio(config) => Encoder::PretrainedAudio(config.init(device)?),
         })
     }
 }
@@ -104,6 +136,14 @@ pub enum Encoder {
     Mfcc(Mfcc),
     /// A transformer over log-mel frames.
     AudioTransformer(AudioTransformer),
+    /// A vision encoder with published weights.
+    PretrainedVision(PretrainedVision),
+    /// A vision encoder and BLIP-2's Q-Former.
+    Blip2(Blip2),
+    /// Pitch, energy, voicing and speaking rate.
+    Prosody(Prosody),
+    /// An audio encoder with published weights.
+    PretrainedAudio(PretrainedAudio),
 }
 
 impl Encoder {
@@ -115,6 +155,12 @@ impl Encoder {
     pub fn encode(&self, media: &Media<'_>) -> Result<Features, EncoderError> {
         match (self, *media) {
             (Self::Vit(vit), Media::Frames { data, count, size }) => vit.encode(data, count, size),
+            (Self::PretrainedVision(encoder), Media::Frames { data, count, size }) => {
+                encoder.encode(data, count, size)
+            }
+            (Self::Blip2(encoder), Media::Frames { data, count, size }) => {
+                encoder.encode(data, count, size)
+            }
             (
                 Self::LogMel(front_end),
                 Media::Waveform {
@@ -136,10 +182,26 @@ impl Encoder {
                     sample_rate,
                 },
             ) => encoder.encode(samples, sample_rate),
-            (Self::Vit(_), Media::Waveform { .. }) => Err(EncoderError::Modality {
-                got: Modality::Audio,
-                wanted: Modality::Video,
-            }),
+            (
+                Self::Prosody(front_end),
+                Media::Waveform {
+                    samples,
+                    sample_rate,
+                },
+            ) => front_end.encode(samples, sample_rate),
+            (
+                Self::PretrainedAudio(encoder),
+                Media::Waveform {
+                    samples,
+                    sample_rate,
+                },
+            ) => encoder.encode(samples, sample_rate),
+            (Self::Vit(_) | Self::PretrainedVision(_) | Self::Blip2(_), Media::Waveform { .. }) => {
+                Err(EncoderError::Modality {
+                    got: Modality::Audio,
+                    wanted: Modality::Video,
+                })
+            }
             (_, Media::Frames { .. }) => Err(EncoderError::Modality {
                 got: Modality::Video,
                 wanted: Modality::Audio,

@@ -27,6 +27,14 @@ pub enum EncoderError {
         /// What was wrong with it.
         source: WeightsError,
     },
+    /// A pretrained model is given tensors that it does not read.
+    #[error("input of `{kind}`: {problem}")]
+    Input {
+        /// The model.
+        kind: &'static str,
+        /// What was got, what was wanted.
+        problem: String,
+    },
     /// A clip's frames given to an audio encoder, or its sound to a vision encoder.
     #[error(
         "got {got} for an encoder of {wanted}; give this input another encoder or another medium"
@@ -80,5 +88,13 @@ pub enum EncoderError {
     NotFinite {
         /// Position of the first such sample.
         index: usize,
+    },
+    /// Pixel values of a shape that the encoder does not read, or pictures that they cannot be made of.
+    #[error("got pixel values of shape {got:?}, wanted {wanted}")]
+    PixelValues {
+        /// The shape handed over.
+        got: Vec<usize>,
+        /// The shape that works.
+        wanted: String,
     },
 }

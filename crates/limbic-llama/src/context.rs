@@ -6,8 +6,8 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use limbic_weights::CounterRng;
 
-use crate::LlamaConfig;
 use crate::rope::Rotation;
+use crate::{LlamaConfig, LlamaError};
 
 /// Where the rows of a batch have slots that hold no position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum Padding {
     /// After the row's end, if anywhere: attention is causal, so no position before it sees them. For training.
     Right,
     /// Before the row's start, so many in each row: they are masked and positions count from behind them, so
-    /// that rows of different lengths end in the same slot. For generation.
+    /// that rows of different lengths end in the same slot. For generation. Slots after a row's end do no harm here either.
     Left(Vec<usize>),
     /// After the row's end, and every position sees all of its row's positions, which are so many: no language model
     /// but a reader. For masked-token modelling.
@@ -30,6 +30,36 @@ pub struct Dropout {
     key: Option<CounterRng>,
 }
 
+impl Padding {
+    /// The padding of rows whose attention mask is given, 1 or true where a slot holds a position.
+    ///
+    /// # Errors
+    /// A row with a hole, or without any position.
+    pub fn of_mask(rows: &[Vec<bool>]) -> Result<Self, LlamaError> {
+        let mut pads = Vec::with_capacity(rows.len());
+        for (index, row) in rows.iter().enumerate() {
+            let held = |slot: &bool| *slot;
+            let (Some(first), Some(last)) = (row.iter().position(held), row.iter().rposition(held))
+            else {
+                return Err(LlamaError::Mask(format!(
+                    "row {index} masks every position"
+                )));
+            };
+            if row[first..=last].contains(&false) {
+                return Err(LlamaError::Mask(format!(
+                    "row {index} has a hole between positions {first} and {last}"
+                )));
+            }
+            pads.push(first);
+        }
+        Ok(if pads.iter().all(|pad| *pad == 0) {
+            Self::Right
+        } else {
+            Self::Left(pads)
+        })
+    }
+}
+
 impl Dropout {
     /// No dropout: evaluation and generation.
     pub const OFF: Self = Self { key: None };
@@ -37,6 +67,11 @@ impl Dropout {
     /// The dropout that `key` names. The same key gives the same masks on every device.
     pub fn keyed(key: CounterRng) -> Self {
         Self { key: Some(key) }
+    }
+
+    /// Whether [`apply`](Self::apply) would change anything.
+    pub(crate) fn acts(self, probability: f64) -> bool {
+        self.key.is_some() && probability > 0.0
     }
 
     /// Zeros x's elements with `probability` and scales the others up to the same expectation.
@@ -170,6 +205,21 @@ mod tests {
         assert!((mean - 1.0).abs() < 0.01, "{mean}");
         assert_eq!(values, draw("a"));
         assert_ne!(values, draw("b"));
+    }
+
+    #[test]
+    fn a_mask_tells_where_rows_begin() {
+        let (yes, no) = (true, false);
+        let padding = Padding::of_mask(&[vec![no, yes, yes], vec![yes, yes, no]]).unwrap();
+        assert_eq!(padding, Padding::Left(vec![1, 0]));
+        assert_eq!(Padding::of_mask(&[vec![yes, no]]).unwrap(), Padding::Right);
+        for (mask, part) in [
+            (vec![vec![yes], vec![no]], "row 1"),
+            (vec![vec![yes, no, yes]], "hole"),
+        ] {
+            let error = Padding::of_mask(&mask).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

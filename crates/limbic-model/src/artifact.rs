@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AlignmentConfig, EmotionLlm, EmotionLlmConfig, FusedConfig, HeadConfig, InputConfig,
-    ModelError, Part, Reads, TRANSCRIPT, verify_directory,
+    ModelError, Part, Reads, TRANSCRIPT, llama2c, verify_directory,
 };
 
 const LLM: &str = "llm";
@@ -222,18 +222,7 @@ impl Artifact {
         let mut config = self.config.clone();
         match &mut config.decoder {
             DecoderSource::Own => {
-                let llm = folder.join(LLM);
-                fs::create_dir_all(&llm).map_err(ModelError::io(&llm))?;
-                self.model
-                    .llama
-                    .config()
-                    .write_json(&llm.join("config.json"))?;
-                let weights = Weights::collect_only(&self.model.llama, |name| {
-                    Part::of(name) == Some(Part::Decoder)
-                });
-                weights.write(&llm.join("model.safetensors"))?;
-                let path = llm.join("tokenizer.json");
-                fs::write(&path, self.tokenizer.to_json()?).map_err(ModelError::io(&path))?;
+                write_decoder(&self.model.llama, &self.tokenizer, &folder.join(LLM))?;
             }
             DecoderSource::Base { path, .. } => *path = relative(&self.decoder, target)?,
         }
@@ -304,7 +293,7 @@ impl Artifact {
             DecoderSource::Own => folder.join(LLM),
             DecoderSource::Base { path, .. } => resolve(&folder.join(path)),
         };
-        if !decoder.join("config.json").is_file() {
+        if !decoder.join("config.json").is_file() && llama2c::files(&decoder)?.is_none() {
             return Err(ModelError::directory(
                 folder,
                 format!(
@@ -345,15 +334,37 @@ impl Artifact {
     }
 }
 
-/// Reads a decoder folder of Hugging Face's layout with its tokenizer.
+/// Reads a decoder folder with its tokenizer: one of Hugging Face's layout, or one of llama2.c with a checkpoint and a
+/// tokenizer (`stories260K.bin` and `tok512.bin`).
 ///
 /// # Errors
 /// Files that are missing, damaged or do not fit each other.
 pub fn read_decoder(folder: &Path, device: &Device) -> Result<(Llama, TextTokenizer), ModelError> {
+    if let Some(files) = llama2c::files(folder)? {
+        return files.read(device);
+    }
     let llama = Llama::read(folder, device)?;
     let (bos, eos) = special_ids(llama.config())?;
     let tokenizer = TextTokenizer::read(&folder.join("tokenizer.json"), bos, eos)?;
     Ok((llama, tokenizer))
+}
+
+/// Writes the decoder's own weights, without its adapters, and its tokenizer as a folder of Hugging Face's layout; what
+/// was read from llama2.c becomes a folder that transformers loads.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_decoder(
+    llama: &Llama,
+    tokenizer: &TextTokenizer,
+    folder: &Path,
+) -> Result<(), ModelError> {
+    fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
+    llama.config().write_json(&folder.join("config.json"))?;
+    let weights = Weights::collect_only(llama, |name| Part::of(name) == Some(Part::Decoder));
+    weights.write(&folder.join("model.safetensors"))?;
+    let path = folder.join("tokenizer.json");
+    fs::write(&path, tokenizer.to_json()?).map_err(ModelError::io(&path))
 }
 
 fn special_ids(config: &LlamaConfig) -> Result<(u32, u32), ModelError> {

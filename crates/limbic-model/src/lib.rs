@@ -16,6 +16,7 @@ mod directory;
 mod emotion_llm;
 mod error;
 mod head;
+mod llama2c;
 mod masking;
 mod trainables;
 
@@ -23,7 +24,7 @@ mod trainables;
 mod tests;
 
 pub use alignment::{Alignment, AlignmentConfig, ClipMedia, PairBatch};
-pub use artifact::{Artifact, ArtifactConfig, DecoderSource, FORMAT, read_decoder};
+pub use artifact::{Artifact, ArtifactConfig, DecoderSource, FORMAT, read_decoder, write_decoder};
 pub use batch::{Batch, Example};
 pub use config::{EmotionLlmConfig, FusedConfig, InputConfig, Source, TRANSCRIPT};
 pub use directory::{recover_directory, verify_directory, write_directory};

@@ -44,7 +44,10 @@ impl Part {
             Some(Self::Fusions)
         } else if HEADS.iter().any(|head| name.starts_with(head)) {
             Some(Self::Head)
-        } else if name.contains(".lora_A.") || name.contains(".lora_B.") {
+        } else if [".lora_A.", ".lora_B.", ".lora_magnitude_vector"]
+            .iter()
+            .any(|adapter| name.contains(adapter))
+        {
             Some(Self::Lora)
         } else {
             Some(Self::Decoder)

@@ -137,13 +137,7 @@ impl Fixture {
 
     /// With adapters whose second factors are not the zeros they begin as, so that every value has a gradient.
     pub(crate) fn with_lora(mut self) -> Self {
-        let lora = LoraConfig {
-            r: 2,
-            lora_alpha: 4.0,
-            lora_dropout: 0.0,
-            target_modules: ["q_proj", "v_proj", "down_proj"].map(String::from).to_vec(),
-            use_rslora: false,
-        };
+        let lora = LoraConfig::new(2, 4.0, &["q_proj", "v_proj", "down_proj"]);
         let model = self.artifact.model;
         let model = crate::EmotionLlm {
             llama: model.llama.with_lora(&lora, 3).unwrap(),

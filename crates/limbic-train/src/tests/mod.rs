@@ -90,11 +90,8 @@ impl World {
             ..LlamaConfig::small(self.tokenizer.vocab_size(), 16, 2, 2)
         };
         let lora = LoraConfig {
-            r: 2,
-            lora_alpha: 4.0,
             lora_dropout: dropout,
-            target_modules: ["q_proj", "up_proj"].map(String::from).to_vec(),
-            use_rslora: false,
+            ..LoraConfig::new(2, 4.0, &["q_proj", "up_proj"])
         };
         let llama = limbic_weights::seed(llama.init(&device()), 1)
             .with_lora(&lora, 1)
