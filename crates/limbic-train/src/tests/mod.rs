@@ -2,7 +2,9 @@
 
 mod dataset;
 mod evaluation;
+mod losses;
 mod replicas;
+mod training;
 
 use std::collections::BTreeMap;
 
