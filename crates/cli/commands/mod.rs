@@ -2,7 +2,9 @@
 
 pub(crate) mod eval;
 pub(crate) mod export;
+pub(crate) mod fetch;
 pub(crate) mod import;
 pub(crate) mod infer;
+pub(crate) mod probe;
 pub(crate) mod synth;
 pub(crate) mod train;

@@ -22,10 +22,11 @@ mod generate;
 mod hugging_face;
 mod llama;
 mod lora;
+mod merge;
 mod norm;
 mod rope;
 
-pub use adapter::{read_adapter, read_config as read_adapter_config, write_adapter};
+pub use adapter::{read_adapter, read_config as read_adapter_config, rename_base, write_adapter};
 pub use attention::Attention;
 pub use block::{Block, SwiGlu};
 pub use cache::{KvCache, LayerCache};
@@ -35,4 +36,5 @@ pub use error::LlamaError;
 pub use generate::{End, Generation, Prompt, Sampling, generate};
 pub use llama::{Decoder, Llama};
 pub use lora::{LoraConfig, LoraFactor, LoraLinear};
+pub use merge::{MergeOptions, Merged, decoder_digest, stored_precision, write_merged};
 pub use norm::RmsNorm;

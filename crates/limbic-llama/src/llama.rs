@@ -9,7 +9,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor};
-use limbic_weights::{CounterRng, Weights};
+use limbic_weights::{Checkpoint, CounterRng};
 
 use crate::block::Block;
 use crate::lora::{lazy_zeros, project};
@@ -74,9 +74,16 @@ impl Llama {
     /// An unusable config; missing, unexpected or wrong-shaped weights.
     pub fn read(folder: &Path, device: &Device) -> Result<Self, LlamaError> {
         let config = LlamaConfig::read(&folder.join("config.json"))?;
-        // LLaMA 2's published files carry the rotary frequencies, which follow from the config.
-        let weights = Weights::read(folder)?.filter(|name| !name.ends_with(".rotary_emb.inv_freq"));
-        Ok(limbic_weights::load(config.init(device), &weights)?)
+        let module = config.init(device);
+        Ok(Self::checkpoint(folder, &config)?.load(module, None)?)
+    }
+
+    /// The weights of a Hugging Face folder, opened, without what a model of this `config` has no use for.
+    pub(crate) fn checkpoint(folder: &Path, _config: &LlamaConfig) -> Result<Checkpoint, LlamaError> {
+        Ok(Checkpoint::open(folder)?.ignore(
+            |name| name.ends_with(".rotary_emb.inv_freq"),
+            "LLaMA 2's published files carry the rotary frequencies, which follow from the config",
+        ))
     }
 
     /// Its shape.
@@ -192,7 +199,7 @@ impl Llama {
     }
 
     /// The linear layers with their full names, from the input to the output.
-    fn linears_mut(&mut self) -> Vec<(String, &mut LoraLinear)> {
+    pub(crate) fn linears_mut(&mut self) -> Vec<(String, &mut LoraLinear)> {
         let head = self.lm_head.as_mut().map(|head| ("lm_head".into(), head));
         let blocks = self.model.layers.iter_mut().enumerate();
         blocks

@@ -166,6 +166,11 @@ impl LoraLinear {
         });
     }
 
+    /// Whether an adapter stands beside the weight.
+    pub(crate) fn is_adapted(&self) -> bool {
+        self.lora.is_some()
+    }
+
     /// The adapter's matrices by name; none without an adapter.
     pub(crate) fn factors_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut LoraFactor)> {
         let a = self.lora_A.as_mut().map(|a| ("lora_A", a));

@@ -15,18 +15,26 @@
 
 mod checkpoint;
 mod counter;
+mod digest;
 mod error;
 mod load;
 mod name;
+mod precision;
 mod seed;
+mod shapes;
+mod shards;
 mod weights;
 mod whole;
 
 pub use checkpoint::Checkpoint;
 pub use counter::CounterRng;
+pub use digest::{TensorDigest, file_digest, hex_digest};
 pub use error::WeightsError;
 pub use load::{load, load_only};
 pub use name::ModulePath;
+pub use precision::Precision;
 pub use seed::seed;
-pub use weights::{NamedTensor, Weights, hex_digest};
+pub use shapes::shapes;
+pub use shards::{MAX_SHARD_BYTES, Planned, ShardWriter};
+pub use weights::{NamedTensor, Weights};
 pub use whole::write_whole;

@@ -1,0 +1,131 @@
+//! A decoder, run over ids.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use limbic_data::TextTokenizer;
+use limbic_llama::{Context, Dropout, Llama, LlamaConfig, Padding};
+use limbic_train::RunError;
+
+use super::input::{InputFile, whole_tensor};
+use super::numbers::Numbers;
+use crate::args::ProbeArgs;
+
+/// `logits`, and with `--layers` the hidden states as transformers lists them: the embeddings first, the last one after the
+/// final norm.
+pub(super) fn run(args: &ProbeArgs, device: &Device) -> anyhow::Result<Numbers> {
+    let folder = &args.model;
+    let config = LlamaConfig::read(&folder.join("config.json"))?;
+    let (rows, padding) = rows(args, &config)?;
+    check(&rows, &config)?;
+    let llama = Llama::read(folder, device)?;
+
+    let mut numbers = Numbers::default();
+    let slots = rows[0].len();
+    let context = Context::new(llama.config(), 0, slots, &padding, Dropout::OFF, device);
+    let mut x = llama.embed(whole_tensor(&rows, device));
+    for (index, block) in llama.model.layers.iter().enumerate() {
+        if args.layers {
+            numbers.push(format!("hidden.{index}"), x.clone());
+        }
+        x = block.forward(x, &context, None);
+    }
+    if args.layers {
+        let last = format!("hidden.{}", llama.model.layers.len());
+        numbers.push(last, llama.norm(x.clone()));
+    }
+    let [batch, slots, width] = x.dims();
+    let logits = llama.logits(x.reshape([batch * slots, width]), Dropout::OFF);
+    let vocabulary = logits.dims()[1];
+    numbers.push("logits", logits.reshape([batch, slots, vocabulary]));
+    Ok(numbers)
+}
+
+/// The ids, all rows equally long, and where they are padded.
+fn rows(args: &ProbeArgs, config: &LlamaConfig) -> anyhow::Result<(Vec<Vec<i64>>, Padding)> {
+    let one = |ids: &[u32]| vec![ids.iter().map(|id| i64::from(*id)).collect()];
+    if !args.ids.is_empty() {
+        return Ok((one(&args.ids), Padding::Right));
+    }
+    if let Some(text) = &args.text {
+        return Ok((one(&tokenize(&args.model, text, config)?), Padding::Right));
+    }
+    if let Some(path) = &args.input {
+        let file = InputFile::read(path)?;
+        let rows = file.wanted_whole("input_ids")?;
+        let padding = match file.whole("attention_mask")? {
+            Some(mask) => padding(&mask, &rows).map_err(|detail| {
+                RunError::recipe(format!("{}: `attention_mask` {detail}", path.display()))
+            })?,
+            None => Padding::Right,
+        };
+        return Ok((rows, padding));
+    }
+    Err(RunError::recipe(format!(
+        "{} is a decoder, which reads --ids, --text or --input with `input_ids`",
+        args.model.display()
+    )))
+}
+
+fn tokenize(folder: &Path, text: &str, config: &LlamaConfig) -> anyhow::Result<Vec<u32>> {
+    let path = folder.join("tokenizer.json");
+    if !path.is_file() {
+        return Err(RunError::recipe(format!(
+            "{} is not there, so --text cannot be turned into ids; give --ids",
+            path.display()
+        )));
+    }
+    // Where the config names neither, the first id stands in: the tokenizer adds what its own file says.
+    let eos = config.eos_token_ids.first().copied().unwrap_or(0);
+    let tokenizer = TextTokenizer::read(&path, config.bos_token_id.unwrap_or(0), eos)?;
+    let ids = tokenizer.encode_with_special(text)?;
+    if ids.is_empty() {
+        return Err(RunError::recipe("the text has no tokens; give --text some words"));
+    }
+    Ok(ids)
+}
+
+/// Where a mask of ones and zeros leaves slots empty.
+fn padding(mask: &[Vec<i64>], rows: &[Vec<i64>]) -> Result<Padding, String> {
+    let shape = |rows: &[Vec<i64>]| [rows.len(), rows[0].len()];
+    if shape(mask) != shape(rows) {
+        return Err(format!(
+            "has shape {:?}, wanted that of `input_ids`, {:?}",
+            shape(mask),
+            shape(rows)
+        ));
+    }
+    if mask.iter().flatten().any(|value| !(0..=1).contains(value)) {
+        return Err("holds other values than 0 and 1".into());
+    }
+    let pads: Vec<usize> = mask
+        .iter()
+        .map(|row| row.iter().take_while(|value| **value == 0).count())
+        .collect();
+    let is_ones_from = |row: &Vec<i64>, start: usize| row[start..].iter().all(|v| *v == 1);
+    if mask.iter().zip(&pads).all(|(row, pad)| is_ones_from(row, *pad)) {
+        return Ok(Padding::Left(pads));
+    }
+    let is_right = |row: &Vec<i64>| row.is_sorted_by(|a, b| a >= b);
+    if mask.iter().all(is_right) {
+        return Ok(Padding::Right);
+    }
+    Err("is neither padded at the left of every row nor at the right of every row".into())
+}
+
+fn check(rows: &[Vec<i64>], config: &LlamaConfig) -> anyhow::Result<()> {
+    let size = config.vocab_size as i64;
+    if let Some(id) = rows.iter().flatten().find(|id| !(0..size).contains(*id)) {
+        return Err(RunError::recipe(format!(
+            "id {id} is not in the model's vocabulary of {size} tokens (`vocab_size` of its config.json)"
+        )));
+    }
+    let limit = config.max_position_embeddings;
+    if rows[0].len() > limit {
+        return Err(RunError::recipe(format!(
+            "{} positions, but the model has {limit} (`max_position_embeddings` of its config.json)",
+            rows[0].len()
+        )));
+    }
+    Ok(())
+}
