@@ -8,7 +8,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::nn::Embedding;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, FloatDType, Int, Tensor};
 use limbic_weights::{Checkpoint, CounterRng};
 
 use crate::block::Block;
@@ -75,7 +75,7 @@ impl Llama {
     pub fn read(folder: &Path, device: &Device) -> Result<Self, LlamaError> {
         let config = LlamaConfig::read(&folder.join("config.json"))?;
         let module = config.init(device);
-        Ok(Self::checkpoint(folder, &config)?.load(module, None)?)
+        Ok(Self::checkpoint(folder, &config)?.load(module, Some(FloatDType::F32))?)
     }
 
     /// The weights of a Hugging Face folder, opened, without what a model of this `config` has no use for.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use limbic_weights::{Checkpoint, NamedTensor, Planned, Precision, ShardWriter, TensorDigest, shapes};
+use limbic_weights::{NamedTensor, Planned, Precision, ShardWriter, TensorDigest, WeightsError};
 use serde_json::Value;
 
 use crate::lora::lazy_zeros;
@@ -67,17 +67,23 @@ pub fn write_merged(
     let config = LlamaConfig::read(&base.join("config.json"))?;
     // Its matrices are lazy: this takes memory for the adapter alone.
     let mut llama = config.init(device);
-    let mut plan: Vec<Planned> = shapes(&llama)
-        .into_iter()
-        .map(|(name, shape)| Planned {
-            name,
-            shape,
-            precision: options.precision.unwrap_or(precision_of(&config)),
+    let mut checkpoint = Llama::checkpoint(base, &config)?;
+    let report = checkpoint.report(&llama);
+    if !report.fits() {
+        let detail = format!("{}: {}", base.display(), report.problems());
+        return Err(WeightsError::Mismatch(detail).into());
+    }
+    let plan: Vec<Planned> = checkpoint
+        .names()
+        .map(|name| Planned {
+            name: name.to_string(),
+            shape: checkpoint.shape(name).unwrap_or_default().to_vec(),
+            precision: options
+                .precision
+                .or(checkpoint.dtype(name).map(Precision::of))
+                .unwrap_or(Precision::F32),
         })
         .collect();
-    plan.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut checkpoint = Llama::checkpoint(base, &config)?;
-    check_names(&checkpoint, &plan)?;
     if let Some(adapter) = adapter {
         llama = read_adapter(llama, adapter)?;
     }
@@ -119,52 +125,6 @@ pub fn decoder_digest(folder: &Path) -> Result<String, LlamaError> {
         digest.update(&name, &checkpoint.take(&name)?);
     }
     Ok(digest.finish())
-}
-
-/// The precision that `config.json` says a decoder's weights have.
-///
-/// # Errors
-/// An unreadable config.
-pub fn stored_precision(folder: &Path) -> Result<Precision, LlamaError> {
-    LlamaConfig::read(&folder.join("config.json")).map(|config| precision_of(&config))
-}
-
-fn precision_of(config: &LlamaConfig) -> Precision {
-    match config.dtype.as_str() {
-        "float16" => Precision::F16,
-        "bfloat16" => Precision::Bf16,
-        _ => Precision::F32,
-    }
-}
-
-/// Checks that the file holds what its config promises, before anything is written.
-fn check_names(checkpoint: &Checkpoint, plan: &[Planned]) -> Result<(), LlamaError> {
-    let mut problems = Vec::new();
-    for Planned { name, shape, .. } in plan {
-        match checkpoint.shape(name) {
-            None => problems.push(format!("missing `{name}` {shape:?}")),
-            Some(got) if got != shape.as_slice() => {
-                problems.push(format!("`{name}` has shape {got:?}, wanted {shape:?}"));
-            }
-            Some(_) => {}
-        }
-    }
-    let is_planned = |name: &str| plan.binary_search_by(|p| p.name.as_str().cmp(name)).is_ok();
-    for name in checkpoint.names().filter(|name| !is_planned(name)) {
-        problems.push(format!("unexpected `{name}`"));
-    }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let more = problems.len().saturating_sub(10);
-    problems.truncate(10);
-    if more > 0 {
-        problems.push(format!("and {more} more"));
-    }
-    Err(LlamaError::json(
-        &checkpoint.path().join("config.json"),
-        format!("the weights beside it are not its own: {}", problems.join("; ")),
-    ))
 }
 
 /// The layer whose weight this is, where it has an adapter.

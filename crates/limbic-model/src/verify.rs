@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use limbic_llama::{Dropout, Llama, Padding, stored_precision};
-use limbic_weights::{Precision, Weights, load};
+use limbic_llama::{Dropout, Llama, Padding};
+use limbic_weights::{Checkpoint, Precision, Weights, load};
 
 use crate::export::MERGED;
 use crate::{Artifact, DecoderSource, EmotionLlm, ExportOptions, ModelError, Part};
@@ -72,12 +72,23 @@ pub fn verify_export(
     let (mut merged, mut rounding) = (None, None);
     if options.merged {
         let folder = exported.join(MERGED);
-        let precision = match options.precision {
-            Some(precision) => precision,
-            None => stored_precision(&run.decoder)?,
-        };
         let whole = run.model.llama.clone().merge_lora();
-        let weights = rounded(&Weights::collect(&whole), precision);
+        let base = Checkpoint::open(&run.decoder)?;
+        let precision = |name: &str| {
+            let stored = || base.dtype(name).map(Precision::of);
+            options.precision.or_else(stored).unwrap_or(Precision::F32)
+        };
+        let weights = rounded(&Weights::collect(&whole), &precision);
+        let files = Checkpoint::open(&folder)?;
+        for name in files.names() {
+            let got = files.dtype(name).map(Precision::of);
+            if got != Some(precision(name)) {
+                return Err(ModelError::directory(
+                    &folder,
+                    format!("`{name}` is not stored in {}", precision(name)),
+                ));
+            }
+        }
         let back = Llama::read(&folder, device)?;
         tensors += compare(&folder, &Weights::collect(&back), &weights)?;
         let expected = load(whole, &weights)?;
@@ -85,7 +96,7 @@ pub fn verify_export(
         let of_rounded = difference(&got, &logits(&expected, ids));
         check(&folder, "the merged decoder", of_rounded, &wanted)?;
         let of_run = difference(&got, &wanted);
-        if precision == Precision::F32 {
+        if weights.tensors.keys().all(|name| precision(name) == Precision::F32) {
             check(&folder, "the merged decoder", of_run, &wanted)?;
         }
         (merged, rounding) = (Some(of_rounded), Some(of_run));
@@ -136,9 +147,10 @@ fn check(path: &Path, what: &str, difference: f32, logits: &[f32]) -> Result<(),
     ))
 }
 
-fn rounded(weights: &Weights, precision: Precision) -> Weights {
+fn rounded(weights: &Weights, precision: impl Fn(&str) -> Precision) -> Weights {
     let mut weights = weights.clone();
-    for tensor in weights.tensors.values_mut() {
+    for (name, tensor) in &mut weights.tensors {
+        let precision = precision(name);
         for value in &mut tensor.values {
             *value = precision.round(*value);
         }
@@ -151,7 +163,7 @@ fn round(
     precision: Precision,
     which: impl Fn(&str) -> bool,
 ) -> Result<EmotionLlm, ModelError> {
-    let weights = rounded(&Weights::collect_only(&model, &which), precision);
+    let weights = rounded(&Weights::collect_only(&model, &which), |_| precision);
     let which = |name: &str| weights.tensors.contains_key(name);
     Ok(limbic_weights::load_only(model, &weights, which)?)
 }

@@ -1,7 +1,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use burn::tensor::{bf16, f16};
+use burn::tensor::{FloatDType, bf16, f16};
+
+use crate::StoredDtype;
 
 /// How a number is written to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,24 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// The one that loses nothing of a stored float, except that F64 becomes F32, as when it is read.
+    pub fn of(stored: StoredDtype) -> Self {
+        match stored {
+            StoredDtype::F16 => Self::F16,
+            StoredDtype::BF16 => Self::Bf16,
+            _ => Self::F32,
+        }
+    }
+
+    /// What burn calls it.
+    pub fn float_dtype(self) -> FloatDType {
+        match self {
+            Self::F32 => FloatDType::F32,
+            Self::F16 => FloatDType::F16,
+            Self::Bf16 => FloatDType::BF16,
+        }
+    }
+
     /// Bytes of a number.
     pub fn size(self) -> usize {
         match self {

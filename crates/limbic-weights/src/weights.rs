@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, tensor::TensorView};
 
 use crate::{ModulePath, Precision, TensorDigest, WeightsError};
 
@@ -24,80 +24,12 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Reads a safetensors file, or a folder in Hugging Face's layout (`model.safetensors`, or the
-    /// shards that `model.safetensors.index.json` lists).
+    /// Reads what [`Checkpoint::open`](crate::Checkpoint::open) opens, in F32.
     ///
     /// # Errors
     /// A missing or damaged file, a dtype that is no float, a shard without a tensor it was promised to hold.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
-        if !path.is_dir() {
-            return Self::read_file(path);
-        }
-        let single = path.join("model.safetensors");
-        let index = path.join("model.safetensors.index.json");
-        if single.is_file() {
-            Self::read_file(&single)
-        } else if index.is_file() {
-            Self::read_shards(path, &index)
-        } else {
-            Err(WeightsError::Absent(path.to_path_buf()))
-        }
-    }
-
-    fn read_shards(folder: &Path, index: &Path) -> Result<Self, WeightsError> {
-        let text = std::fs::read_to_string(index).map_err(WeightsError::io(index))?;
-        let format = |detail: String| WeightsError::Format {
-            path: index.to_path_buf(),
-            detail,
-        };
-        let parsed: serde_json::Value =
-            serde_json::from_str(&text).map_err(|error| format(error.to_string()))?;
-        let map = parsed["weight_map"]
-            .as_object()
-            .ok_or_else(|| format("no object `weight_map`".into()))?;
-        let mut of_shard: BTreeMap<PathBuf, Vec<&str>> = BTreeMap::new();
-        for (name, shard) in map {
-            let shard = shard
-                .as_str()
-                .filter(|shard| !shard.contains(['/', '\\']))
-                .ok_or_else(|| format(format!("`{name}` is not mapped to a file name")))?;
-            of_shard.entry(folder.join(shard)).or_default().push(name);
-        }
-        let mut all = Self::default();
-        for (shard, names) in of_shard {
-            let mut part = Self::read_file(&shard)?;
-            for name in names {
-                let tensor = part
-                    .tensors
-                    .remove(name)
-                    .ok_or_else(|| WeightsError::Format {
-                        path: shard.clone(),
-                        detail: format!("`{name}` is missing, which {} promises", index.display()),
-                    })?;
-                all.tensors.insert(name.to_string(), tensor);
-            }
-        }
-        Ok(all)
-    }
-
-    fn read_file(path: &Path) -> Result<Self, WeightsError> {
-        let bytes = std::fs::read(path).map_err(WeightsError::io(path))?;
-        let format = |detail: String| WeightsError::Format {
-            path: path.to_path_buf(),
-            detail,
-        };
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| format(error.to_string()))?;
-        let mut tensors = BTreeMap::new();
-        for (name, view) in file.iter() {
-            let values = widen(&view).map_err(|got| {
-                format(format!(
-                    "`{name}` has dtype {got:?}, wanted F32, F16 or BF16"
-                ))
-            })?;
-            let shape = view.shape().to_vec();
-            tensors.insert(name.to_string(), NamedTensor { shape, values });
-        }
-        Ok(Self { tensors })
+        crate::Checkpoint::open(path)?.weights()
     }
 
     /// The float parameters of a module, by PyTorch's names and layouts.
@@ -191,28 +123,6 @@ impl Weights {
             digest.update(name, tensor);
         }
         digest.finish()
-    }
-}
-
-fn widen(view: &TensorView) -> Result<Vec<f32>, Dtype> {
-    let half = |bytes: &[u8]| u16::from_le_bytes([bytes[0], bytes[1]]);
-    match view.dtype() {
-        Dtype::F32 => Ok(view
-            .data()
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect()),
-        Dtype::BF16 => Ok(view
-            .data()
-            .chunks_exact(2)
-            .map(|b| f32::from_bits(u32::from(half(b)) << 16))
-            .collect()),
-        Dtype::F16 => Ok(view
-            .data()
-            .chunks_exact(2)
-            .map(|b| burn::tensor::f16::from_bits(half(b)).to_f32())
-            .collect()),
-        other => Err(other),
     }
 }
 

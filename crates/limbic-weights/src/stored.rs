@@ -1,0 +1,255 @@
+//! A tensor that lies in a file: what it is, and how its values come out.
+
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::{FloatDType, TensorData, bf16, f16};
+
+use crate::source::{Access, SourceFile};
+use crate::{NamedTensor, WeightsError};
+
+/// The kinds of values that files hold. Only floats become parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are safetensors' own")]
+pub enum StoredDtype {
+    F64,
+    F32,
+    F16,
+    BF16,
+    F8E4M3,
+    F8E5M2,
+    F8E8M0,
+    C64,
+    C128,
+    I64,
+    I32,
+    I16,
+    I8,
+    U64,
+    U32,
+    U16,
+    U8,
+    Bool,
+}
+
+impl StoredDtype {
+    /// Bytes of one value.
+    pub fn size(self) -> u64 {
+        match self {
+            Self::C128 => 16,
+            Self::F64 | Self::I64 | Self::U64 | Self::C64 => 8,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F16 | Self::BF16 | Self::I16 | Self::U16 => 2,
+            Self::F8E4M3 | Self::F8E5M2 | Self::F8E8M0 | Self::I8 | Self::U8 | Self::Bool => 1,
+        }
+    }
+
+    /// Whether a parameter can be made of it.
+    pub fn is_float(self) -> bool {
+        self.float().is_some()
+    }
+
+    fn float(self) -> Option<FloatDType> {
+        match self {
+            Self::F64 => Some(FloatDType::F64),
+            Self::F32 => Some(FloatDType::F32),
+            Self::F16 => Some(FloatDType::F16),
+            Self::BF16 => Some(FloatDType::BF16),
+            _ => None,
+        }
+    }
+
+    /// By its name in a safetensors header.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "F64" => Self::F64,
+            "F32" => Self::F32,
+            "F16" => Self::F16,
+            "BF16" => Self::BF16,
+            "F8_E4M3" => Self::F8E4M3,
+            "F8_E5M2" => Self::F8E5M2,
+            "F8_E8M0" => Self::F8E8M0,
+            "C64" => Self::C64,
+            "I64" => Self::I64,
+            "I32" => Self::I32,
+            "I16" => Self::I16,
+            "I8" => Self::I8,
+            "U64" => Self::U64,
+            "U32" => Self::U32,
+            "U16" => Self::U16,
+            "U8" => Self::U8,
+            "BOOL" => Self::Bool,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for StoredDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A tensor in a file, of which everything but the values is known.
+///
+/// Whoever makes one has checked that all its values lie inside the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    pub(crate) file: Arc<SourceFile>,
+    pub(crate) dtype: StoredDtype,
+    pub(crate) shape: Vec<usize>,
+    /// Where the first value lies, in bytes from the start of the file.
+    pub(crate) start: u64,
+    /// Values from one index to the next, for each dimension; absent for row-major tensors.
+    pub(crate) strides: Option<Vec<usize>>,
+}
+
+/// So many bytes of the file are mapped at a time and thread.
+const WINDOW: u64 = 4 << 20;
+
+impl Stored {
+    /// Number of values.
+    pub(crate) fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The values in `precision`, or as they are stored. `name` is for messages.
+    pub(crate) fn data(
+        &self,
+        name: &str,
+        precision: Option<FloatDType>,
+    ) -> Result<TensorData, WeightsError> {
+        let own = self.float(name)?;
+        let shape = self.shape.clone();
+        Ok(match precision.unwrap_or(own) {
+            FloatDType::F64 => TensorData::new(self.values::<f64>()?, shape),
+            FloatDType::F32 | FloatDType::Flex32 => TensorData::new(self.values::<f32>()?, shape),
+            FloatDType::F16 => TensorData::new(self.values::<f16>()?, shape),
+            FloatDType::BF16 => TensorData::new(self.values::<bf16>()?, shape),
+        })
+    }
+
+    /// The values in F32.
+    pub(crate) fn named(&self, name: &str) -> Result<NamedTensor, WeightsError> {
+        self.float(name)?;
+        Ok(NamedTensor {
+            shape: self.shape.clone(),
+            values: self.values()?,
+        })
+    }
+
+    fn float(&self, name: &str) -> Result<FloatDType, WeightsError> {
+        self.dtype.float().ok_or_else(|| {
+            WeightsError::Mismatch(format!(
+                "{}: `{name}` has dtype {}, wanted F64, F32, F16 or BF16",
+                self.file.path().display(),
+                self.dtype
+            ))
+        })
+    }
+
+    fn values<T: Float>(&self) -> Result<Vec<T>, WeightsError> {
+        let widened = T::from_f32;
+        match self.dtype {
+            same if same == T::DTYPE => self.collect(T::from_bytes),
+            StoredDtype::F64 => self.collect(|bytes| widened(f64::from_bytes(bytes) as f32)),
+            StoredDtype::F32 => self.collect(|bytes| widened(f32::from_bytes(bytes))),
+            StoredDtype::F16 => self.collect(|bytes| widened(f16::from_bytes(bytes).to_f32())),
+            StoredDtype::BF16 => self.collect(|bytes| widened(bf16::from_bytes(bytes).to_f32())),
+            other => panic!("values of {other} were asked for as floats"),
+        }
+    }
+
+    fn collect<T>(&self, decode: impl Fn(&[u8]) -> T) -> Result<Vec<T>, WeightsError> {
+        let count = self.count();
+        let mut values = Vec::new();
+        values.try_reserve_exact(count).map_err(|error| {
+            WeightsError::io(self.file.path())(std::io::Error::other(format!(
+                "no memory for a tensor of {count} values: {error}"
+            )))
+        })?;
+        if count == 0 {
+            return Ok(values);
+        }
+        let size = self.dtype.size();
+        match &self.strides {
+            None => {
+                let end = self.start + count as u64 * size;
+                let mut start = self.start;
+                while start < end {
+                    let stop = end.min(start + WINDOW);
+                    let window = self.file.window(start..stop, Access::Whole)?;
+                    values.extend(window.chunks_exact(size as usize).map(&decode));
+                    start = stop;
+                }
+            }
+            Some(strides) => {
+                let span = 1 + furthest(&self.shape, strides);
+                let bytes = self.start..self.start + span as u64 * size;
+                let window = self.file.window(bytes, Access::Sparse)?;
+                let size = size as usize;
+                visit(&self.shape, strides, |at| {
+                    values.push(decode(&window[at * size..][..size]));
+                });
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// How far the last value lies from the first, in values.
+fn furthest(shape: &[usize], strides: &[usize]) -> usize {
+    shape.iter().zip(strides).map(|(n, s)| (n - 1) * s).sum()
+}
+
+/// Calls `value` with the place of each value, in row-major order.
+fn visit(shape: &[usize], strides: &[usize], mut value: impl FnMut(usize)) {
+    let mut index = vec![0; shape.len()];
+    let mut at = 0;
+    loop {
+        value(at);
+        let mut axis = shape.len();
+        loop {
+            if axis == 0 {
+                return;
+            }
+            axis -= 1;
+            index[axis] += 1;
+            at += strides[axis];
+            if index[axis] < shape[axis] {
+                break;
+            }
+            at -= index[axis] * strides[axis];
+            index[axis] = 0;
+        }
+    }
+}
+
+/// A float as files hold it: little-endian.
+trait Float: Copy {
+    const DTYPE: StoredDtype;
+    fn from_bytes(bytes: &[u8]) -> Self;
+    fn from_f32(value: f32) -> Self;
+}
+
+macro_rules! float {
+    ($kind:ty, $dtype:ident, $bits:ty, $from_f32:expr) => {
+        impl Float for $kind {
+            const DTYPE: StoredDtype = StoredDtype::$dtype;
+
+            fn from_bytes(bytes: &[u8]) -> Self {
+                let bytes = bytes.try_into().expect("cut to one value's length");
+                Self::from_bits(<$bits>::from_le_bytes(bytes))
+            }
+
+            fn from_f32(value: f32) -> Self {
+                $from_f32(value)
+            }
+        }
+    };
+}
+
+float!(f64, F64, u64, f64::from);
+float!(f32, F32, u32, f32::from);
+float!(f16, F16, u16, f16::from_f32);
+float!(bf16, BF16, u16, bf16::from_f32);
