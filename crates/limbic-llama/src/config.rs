@@ -1,10 +1,22 @@
-use crate::LlamaError;
+use crate::{LlamaError, RopeScaling};
 
-/// The shape and constants of a LLaMA.
+/// Which of transformers' classes a checkpoint is made for. They share everything but biases and names of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// `LlamaForCausalLM`: LLaMA 1 to 3.2, Vicuna.
+    Llama,
+    /// `Qwen2ForCausalLM`: Qwen2 and Qwen2.5, whose query, key and value layers have biases.
+    Qwen2,
+}
+
+/// The shape and constants of a LLaMA or Qwen2.
 ///
-/// Deliberately absent: scaled RoPE (`rope_scaling`), biases, activations other than SiLU.
+/// Deliberately absent: sliding windows, RoPE that depends on the sequence's length (`dynamic`, `yarn`, `longrope`),
+/// activations other than SiLU.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LlamaConfig {
+    /// The class it is loaded as elsewhere.
+    pub architecture: Architecture,
     /// Rows of the embedding table.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -25,6 +37,12 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How the rotary frequencies are stretched over longer sequences than the model was first trained on.
+    pub rope_scaling: Option<RopeScaling>,
+    /// Whether all four layers of attention have biases. Those of a Qwen2's query, key and value layers are there anyway.
+    pub attention_bias: bool,
+    /// Whether the three layers of the SwiGLU layer have biases.
+    pub mlp_bias: bool,
     /// Whether the embedding table also serves as output layer.
     pub tie_word_embeddings: bool,
     /// Id of the token that begins a sequence.
@@ -40,6 +58,7 @@ impl LlamaConfig {
     /// (Shazeer 2020), untied, 2048 positions, `rope_theta` 10 000.
     pub fn small(vocab_size: usize, hidden_size: usize, layers: usize, heads: usize) -> Self {
         Self {
+            architecture: Architecture::Llama,
             vocab_size,
             hidden_size,
             intermediate_size: (hidden_size * 8 / 3).next_multiple_of(16),
@@ -50,11 +69,19 @@ impl LlamaConfig {
             max_position_embeddings: 2048,
             rms_norm_eps: 1e-5,
             rope_theta: 10_000.0,
+            rope_scaling: None,
+            attention_bias: false,
+            mlp_bias: false,
             tie_word_embeddings: false,
             bos_token_id: Some(1),
             eos_token_ids: vec![2],
             dtype: "float32".into(),
         }
+    }
+
+    /// Whether the query, key and value layers have biases.
+    pub(crate) fn has_input_biases(&self) -> bool {
+        self.attention_bias || self.architecture == Architecture::Qwen2
     }
 
     /// Checks that the sizes make a model.
@@ -99,6 +126,9 @@ impl LlamaConfig {
                 )));
             }
         }
-        Ok(())
+        match &self.rope_scaling {
+            Some(scaling) => scaling.validate().map_err(LlamaError::Config),
+            None => Ok(()),
+        }
     }
 }

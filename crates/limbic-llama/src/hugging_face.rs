@@ -2,13 +2,18 @@
 //!
 //! What the file says ([`File`]) and what the model needs ([`LlamaConfig`]) are two types with one conversion.
 //! Foreign files carry many keys that do not concern us, so unknown keys pass; a known key that would change the
-//! computation to something not built here is an error, never ignored.
+//! computation to something not built here is an error, never ignored. Both spellings of the RoPE and dtype keys are
+//! read, that of transformers 5 (`rope_parameters`, `dtype`) and the one before (`rope_theta`, `rope_scaling`,
+//! `torch_dtype`); the older one is written, which every version reads.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
-use crate::{LlamaConfig, LlamaError};
+use crate::{Architecture, LlamaConfig, LlamaError, RopeScaling};
 
 impl LlamaConfig {
     /// Reads a Hugging Face `config.json`.
@@ -26,14 +31,70 @@ impl LlamaConfig {
         Ok(config)
     }
 
-    /// Writes a `config.json` that transformers' `LlamaForCausalLM` loads, whole or not at all.
+    /// Writes a `config.json` that transformers' class of this architecture loads, whole or not at all.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write_json(&self, path: &Path) -> Result<(), LlamaError> {
         crate::file::write_json(path, &File::from(self.clone()))
     }
+
+    /// The first key in which `other` computes something else, with both values. How weights are stored and which
+    /// tokens begin and end a text may differ.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let keys = |config: &Self| -> BTreeMap<String, Value> {
+            let value = serde_json::to_value(File::from(config.clone()));
+            let value = value.expect("numbers, words and lists of them are JSON");
+            serde_json::from_value(value).expect("it was made of a mapping")
+        };
+        let (mine, others) = (keys(self), keys(other));
+        let same = ["torch_dtype", "bos_token_id", "eos_token_id"];
+        let key = mine
+            .keys()
+            .find(|key| !same.contains(&key.as_str()) && mine.get(*key) != others.get(*key))?;
+        Some(format!("`{key}` is {} and {}", mine[key], others[key]))
+    }
 }
+
+/// As in a recipe: the keys of `config.json`, and no others.
+impl<'de> Deserialize<'de> for LlamaConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let file = File::deserialize(deserializer)?;
+        if let Some(key) = file.foreign.keys().next() {
+            return Err(D::Error::unknown_field(key, KEYS));
+        }
+        let config = Self::try_from(file).map_err(D::Error::custom)?;
+        config.validate().map_err(D::Error::custom)?;
+        Ok(config)
+    }
+}
+
+impl Serialize for LlamaConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        File::from(self.clone()).serialize(serializer)
+    }
+}
+
+const KEYS: &[&str] = &[
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "rope_theta",
+    "rope_scaling",
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "bos_token_id",
+    "eos_token_id",
+    "torch_dtype",
+];
 
 /// The keys of `config.json` that concern us.
 #[derive(Serialize, Deserialize)]
@@ -55,6 +116,10 @@ struct File {
     rope_scaling: Option<RopeParameters>,
     #[serde(skip_serializing)]
     rope_parameters: Option<RopeParameters>,
+    #[serde(skip_serializing)]
+    partial_rotary_factor: Option<f64>,
+    #[serde(skip_serializing)]
+    original_max_position_embeddings: Option<usize>,
     #[serde(default)]
     tie_word_embeddings: bool,
     #[serde(default = "silu")]
@@ -63,18 +128,41 @@ struct File {
     attention_bias: bool,
     #[serde(default)]
     mlp_bias: bool,
+    #[serde(default, skip_serializing)]
+    use_sliding_window: bool,
+    #[serde(default, skip_serializing)]
+    layer_types: Option<Vec<String>>,
+    #[serde(skip_serializing)]
+    quantization_config: Option<Value>,
     bos_token_id: Option<u32>,
     eos_token_id: Option<OneOrMany>,
-    #[serde(alias = "dtype")]
     torch_dtype: Option<String>,
+    #[serde(skip_serializing)]
+    dtype: Option<String>,
+    #[serde(flatten, skip_serializing)]
+    foreign: BTreeMap<String, Value>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct RopeParameters {
+    #[serde(skip_serializing)]
     rope_theta: Option<f64>,
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The name of `rope_type` in transformers before 4.43; some files have both.
+    #[serde(rename = "type", skip_serializing)]
+    old_type: Option<String>,
+    #[serde(skip_serializing)]
     partial_rotary_factor: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    factor: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    low_freq_factor: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    high_freq_factor: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    original_max_position_embeddings: Option<usize>,
+    #[serde(flatten, skip_serializing)]
+    foreign: BTreeMap<String, Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,51 +184,62 @@ impl TryFrom<File> for LlamaConfig {
     type Error = String;
 
     fn try_from(file: File) -> Result<Self, String> {
-        if file.model_type != "llama" {
-            return Err(format!(
-                "`model_type` is `{}`, wanted `llama`",
-                file.model_type
-            ));
-        }
+        let architecture = match file.model_type.as_str() {
+            "llama" => Architecture::Llama,
+            "qwen2" => Architecture::Qwen2,
+            other => {
+                return Err(format!(
+                    "`model_type` is `{other}`, wanted `llama` or `qwen2`"
+                ));
+            }
+        };
         if file.hidden_act != "silu" {
             return Err(format!(
                 "`hidden_act` is `{}`, wanted `silu`",
                 file.hidden_act
             ));
         }
-        for (key, on) in [
-            ("attention_bias", file.attention_bias),
-            ("mlp_bias", file.mlp_bias),
-        ] {
-            if on {
-                return Err(format!(
-                    "`{key}` is true; linear layers with a bias are not supported"
-                ));
-            }
+        // Keys that transformers' Qwen2 does not have, though files may.
+        let biased = |key: &str, on: bool| match architecture {
+            Architecture::Qwen2 if on => Err(format!(
+                "`{key}` is true, which a Qwen2 does not have; wanted it false or absent"
+            )),
+            _ => Ok(on),
+        };
+        let attention_bias = biased("attention_bias", file.attention_bias)?;
+        let mlp_bias = biased("mlp_bias", file.mlp_bias)?;
+        if file.use_sliding_window {
+            return Err(
+                "`use_sliding_window` is true, wanted false; windows are not built here".into(),
+            );
         }
-        for (key, parameters) in [
-            ("rope_scaling", &file.rope_scaling),
-            ("rope_parameters", &file.rope_parameters),
-        ] {
-            let Some(parameters) = parameters else {
-                continue;
-            };
-            let kind = parameters.rope_type.as_deref().unwrap_or("default");
-            let share = parameters.partial_rotary_factor.unwrap_or(1.0);
-            if kind != "default" || share != 1.0 {
-                return Err(format!(
-                    "`{key}` asks for `{kind}` RoPE over {share} of each head, which is not supported yet; \
-                     use a checkpoint with plain RoPE (`{key}` null or of type `default`), such as a LLaMA 2 or LLaMA 3"
-                ));
-            }
+        let mut layers = file.layer_types.iter().flatten();
+        if let Some(other) = layers.find(|layer| *layer != "full_attention") {
+            return Err(format!(
+                "`layer_types` holds `{other}`, wanted `full_attention` only"
+            ));
         }
-        let nested_theta = file
-            .rope_parameters
-            .and_then(|parameters| parameters.rope_theta);
+        if file
+            .quantization_config
+            .is_some_and(|value| !value.is_null())
+        {
+            return Err(
+                "`quantization_config` is set; wanted a checkpoint in F32, F16 or BF16".into(),
+            );
+        }
+        let (rope_theta, rope_scaling) = rope(&Spellings {
+            theta: file.rope_theta,
+            share: file.partial_rotary_factor,
+            original: file.original_max_position_embeddings,
+            longest: file.max_position_embeddings,
+            older: file.rope_scaling.as_ref(),
+            newer: file.rope_parameters.as_ref(),
+        })?;
         if file.num_attention_heads == 0 {
             return Err("`num_attention_heads` is 0, wanted at least 1".into());
         }
         Ok(Self {
+            architecture,
             vocab_size: file.vocab_size,
             hidden_size: file.hidden_size,
             intermediate_size: file.intermediate_size,
@@ -152,8 +251,10 @@ impl TryFrom<File> for LlamaConfig {
                 .unwrap_or(file.hidden_size / file.num_attention_heads),
             max_position_embeddings: file.max_position_embeddings,
             rms_norm_eps: file.rms_norm_eps,
-            // LLaMA 1 and 2 files leave it out; 10 000 is the value of Su et al. 2021 and transformers' default.
-            rope_theta: nested_theta.or(file.rope_theta).unwrap_or(10_000.0),
+            rope_theta,
+            rope_scaling,
+            attention_bias,
+            mlp_bias,
             tie_word_embeddings: file.tie_word_embeddings,
             bos_token_id: file.bos_token_id,
             eos_token_ids: match file.eos_token_id {
@@ -161,16 +262,102 @@ impl TryFrom<File> for LlamaConfig {
                 Some(OneOrMany::One(id)) => vec![id],
                 Some(OneOrMany::Many(ids)) => ids,
             },
-            dtype: file.torch_dtype.unwrap_or_else(|| "float32".into()),
+            dtype: file
+                .dtype
+                .or(file.torch_dtype)
+                .unwrap_or_else(|| "float32".into()),
         })
+    }
+}
+
+/// All that a file says of RoPE.
+struct Spellings<'a> {
+    theta: Option<f64>,
+    share: Option<f64>,
+    original: Option<usize>,
+    longest: usize,
+    older: Option<&'a RopeParameters>,
+    newer: Option<&'a RopeParameters>,
+}
+
+/// The base and the scaling that a file's two spellings agree on.
+fn rope(file: &Spellings) -> Result<(f64, Option<RopeScaling>), String> {
+    let read = |key: &str, parameters: &RopeParameters| {
+        // LLaMA 1 and 2 files leave it out; 10 000 is the value of Su et al. 2021 and transformers' default.
+        let theta = parameters.rope_theta.or(file.theta).unwrap_or(10_000.0);
+        Ok::<_, String>((theta, scaling(key, parameters, file)?))
+    };
+    match (file.older, file.newer) {
+        (None, None) => read("rope_theta", &RopeParameters::default()),
+        (Some(older), None) => read("rope_scaling", older),
+        (None, Some(newer)) => read("rope_parameters", newer),
+        (Some(older), Some(newer)) => {
+            let (older, newer) = (
+                read("rope_scaling", older)?,
+                read("rope_parameters", newer)?,
+            );
+            if older != newer {
+                return Err(format!(
+                    "`rope_scaling` says {older:?} and `rope_parameters` says {newer:?}; remove the wrong one"
+                ));
+            }
+            Ok(newer)
+        }
+    }
+}
+
+fn scaling(
+    key: &str,
+    parameters: &RopeParameters,
+    file: &Spellings,
+) -> Result<Option<RopeScaling>, String> {
+    let kind = parameters.rope_type.as_deref();
+    let kind = kind.or(parameters.old_type.as_deref()).unwrap_or("default");
+    let share = parameters.partial_rotary_factor.or(file.share);
+    if let Some(share) = share.filter(|share| *share != 1.0) {
+        return Err(format!(
+            "`partial_rotary_factor` is {share}, wanted 1 or absent; heads that are turned in part are not built here"
+        ));
+    }
+    if let Some(foreign) = parameters.foreign.keys().next() {
+        return Err(format!(
+            "`{key}` holds `{foreign}`, which is not built here; wanted RoPE of type `default`, `linear` or `llama3` with \
+             one set of parameters for all layers"
+        ));
+    }
+    let number = |name: &str, value: Option<f64>| {
+        value.ok_or_else(|| format!("`{key}` asks for `{kind}` RoPE without `{name}`"))
+    };
+    match kind {
+        "default" => Ok(None),
+        "linear" => Ok(Some(RopeScaling::Linear {
+            factor: number("factor", parameters.factor)?,
+        })),
+        "llama3" => Ok(Some(RopeScaling::Llama3 {
+            factor: number("factor", parameters.factor)?,
+            low_freq_factor: number("low_freq_factor", parameters.low_freq_factor)?,
+            high_freq_factor: number("high_freq_factor", parameters.high_freq_factor)?,
+            // The order of precedence is that of transformers' `standardize_rope_params`.
+            original_max_position_embeddings: file
+                .original
+                .or(parameters.original_max_position_embeddings)
+                .unwrap_or(file.longest),
+        })),
+        other => Err(format!(
+            "`{key}` asks for `{other}` RoPE, which is not built here; wanted `default`, `linear` or `llama3`"
+        )),
     }
 }
 
 impl From<LlamaConfig> for File {
     fn from(config: LlamaConfig) -> Self {
+        let (class, model_type) = match config.architecture {
+            Architecture::Llama => ("LlamaForCausalLM", "llama"),
+            Architecture::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
+        };
         Self {
-            architectures: vec!["LlamaForCausalLM".into()],
-            model_type: llama(),
+            architectures: vec![class.into()],
+            model_type: model_type.into(),
             vocab_size: config.vocab_size,
             hidden_size: config.hidden_size,
             intermediate_size: config.intermediate_size,
@@ -181,12 +368,17 @@ impl From<LlamaConfig> for File {
             max_position_embeddings: config.max_position_embeddings,
             rms_norm_eps: config.rms_norm_eps,
             rope_theta: Some(config.rope_theta),
-            rope_scaling: None,
+            rope_scaling: config.rope_scaling.map(RopeParameters::from),
             rope_parameters: None,
+            partial_rotary_factor: None,
+            original_max_position_embeddings: None,
             tie_word_embeddings: config.tie_word_embeddings,
             hidden_act: silu(),
-            attention_bias: false,
-            mlp_bias: false,
+            attention_bias: config.attention_bias,
+            mlp_bias: config.mlp_bias,
+            use_sliding_window: false,
+            layer_types: None,
+            quantization_config: None,
             bos_token_id: config.bos_token_id,
             eos_token_id: match config.eos_token_ids.as_slice() {
                 [] => None,
@@ -194,6 +386,33 @@ impl From<LlamaConfig> for File {
                 ids => Some(OneOrMany::Many(ids.to_vec())),
             },
             torch_dtype: Some(config.dtype),
+            dtype: None,
+            foreign: BTreeMap::new(),
+        }
+    }
+}
+
+impl From<RopeScaling> for RopeParameters {
+    fn from(scaling: RopeScaling) -> Self {
+        match scaling {
+            RopeScaling::Linear { factor } => Self {
+                rope_type: Some("linear".into()),
+                factor: Some(factor),
+                ..Self::default()
+            },
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => Self {
+                rope_type: Some("llama3".into()),
+                factor: Some(factor),
+                low_freq_factor: Some(low_freq_factor),
+                high_freq_factor: Some(high_freq_factor),
+                original_max_position_embeddings: Some(original_max_position_embeddings),
+                ..Self::default()
+            },
         }
     }
 }
@@ -219,9 +438,12 @@ mod tests {
         )
     }
 
+    const LLAMA3: &str = r#"{"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192, "rope_type": "llama3""#;
+
     #[test]
-    fn a_published_file_is_understood() {
-        let config = read(&llama2(r#", "rope_scaling": null"#)).unwrap();
+    fn published_files_are_understood() {
+        let config = read(&llama2(r#", "rope_scaling": null, "head_dim": null"#)).unwrap();
         assert_eq!((config.num_key_value_heads, config.head_dim), (32, 128));
         assert_eq!(
             (config.rope_theta, config.dtype.as_str()),
@@ -230,20 +452,69 @@ mod tests {
         let nested = r#", "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}, "num_key_value_heads": 8"#;
         let config = read(&llama2(nested)).unwrap();
         assert_eq!((config.rope_theta, config.num_key_value_heads), (5e5, 8));
+
+        let older = read(&llama2(&format!(
+            r#", "rope_theta": 5e5, "rope_scaling": {LLAMA3}, "type": "llama3"}}"#
+        )));
+        let newer = read(&llama2(&format!(
+            r#", "rope_parameters": {LLAMA3}, "rope_theta": 500000}}, "dtype": "float16""#
+        )));
+        let (older, newer) = (older.unwrap(), newer.unwrap());
+        assert_eq!(older, newer);
+        assert!(matches!(
+            older.rope_scaling,
+            Some(RopeScaling::Llama3 { factor: 32.0, .. })
+        ));
+        let linear = read(&llama2(
+            r#", "rope_scaling": {"type": "linear", "factor": 2}"#,
+        ))
+        .unwrap();
+        assert_eq!(
+            linear.rope_scaling,
+            Some(RopeScaling::Linear { factor: 2.0 })
+        );
+        let qwen2 = llama2(
+            r#", "use_sliding_window": false, "sliding_window": 131072, "max_window_layers": 28,
+                "layer_types": ["full_attention", "full_attention"]"#,
+        );
+        let qwen2 = qwen2.replace(r#""model_type": "llama""#, r#""model_type": "qwen2""#);
+        assert_eq!(read(&qwen2).unwrap().architecture, Architecture::Qwen2);
     }
 
     #[test]
     fn what_is_not_built_is_refused_with_its_key() {
         for (extra, key) in [
             (
-                r#", "rope_scaling": {"type": "linear", "factor": 2.0}"#,
-                "rope_scaling",
+                r#", "rope_scaling": {"type": "dynamic", "factor": 2.0}"#,
+                "`dynamic`",
+            ),
+            (
+                r#", "rope_scaling": {"rope_type": "yarn", "factor": 2.0}"#,
+                "`yarn`",
+            ),
+            (
+                r#", "rope_scaling": {"type": "default", "mrope_section": [16, 24, 24]}"#,
+                "mrope_section",
             ),
             (
                 r#", "rope_parameters": {"rope_type": "llama3"}"#,
-                "rope_parameters",
+                "`factor`",
             ),
-            (r#", "attention_bias": true"#, "attention_bias"),
+            (
+                r#", "rope_parameters": {"rope_type": "linear", "factor": 2}, "rope_scaling": {"type": "linear", "factor": 3}"#,
+                "rope_scaling",
+            ),
+            (
+                r#", "rope_scaling": {"type": "linear", "factor": -1}"#,
+                "`factor`",
+            ),
+            (r#", "partial_rotary_factor": 0.5"#, "partial_rotary_factor"),
+            (r#", "use_sliding_window": true"#, "use_sliding_window"),
+            (r#", "layer_types": ["sliding_attention"]"#, "layer_types"),
+            (
+                r#", "quantization_config": {"bits": 4}"#,
+                "quantization_config",
+            ),
             (r#", "num_key_value_heads": 5"#, "num_key_value_heads"),
             (r#", "head_dim": 7"#, "head_dim"),
             (r#", "head_dim": 0"#, "head_dim"),
@@ -258,6 +529,9 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("vocab_size"), "{message}");
+        let mistral = llama2("").replace(r#""model_type": "llama""#, r#""model_type": "mistral""#);
+        let message = read(&mistral).unwrap_err().to_string();
+        assert!(message.contains("`mistral`"), "{message}");
     }
 
     #[test]
@@ -266,7 +540,47 @@ mod tests {
         let path = folder.path().join("config.json");
         let mut config = LlamaConfig::small(100, 48, 2, 4);
         config.eos_token_ids = vec![2, 3];
-        config.write_json(&path).unwrap();
-        assert_eq!(LlamaConfig::read(&path).unwrap(), config);
+        let llama3 = LlamaConfig {
+            rope_scaling: Some(RopeScaling::Llama3 {
+                factor: 8.0,
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_max_position_embeddings: 8192,
+            }),
+            mlp_bias: true,
+            ..config.clone()
+        };
+        let qwen2 = LlamaConfig {
+            architecture: Architecture::Qwen2,
+            ..config.clone()
+        };
+        for config in [config, llama3, qwen2] {
+            config.write_json(&path).unwrap();
+            assert_eq!(LlamaConfig::read(&path).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn a_difference_is_told_by_its_key() {
+        let config = LlamaConfig::small(100, 48, 2, 4);
+        let same = LlamaConfig {
+            dtype: "float16".into(),
+            eos_token_ids: vec![7],
+            ..config.clone()
+        };
+        assert_eq!(config.difference(&same), None);
+        let other = LlamaConfig {
+            rope_theta: 5e5,
+            ..config.clone()
+        };
+        let told = config.difference(&other).unwrap();
+        assert_eq!(told, "`rope_theta` is 10000.0 and 500000.0");
+        // A recipe's keys are strict.
+        let mut keys = serde_json::to_value(&config).unwrap();
+        let read = serde_json::from_value::<LlamaConfig>;
+        assert_eq!(read(keys.clone()).unwrap(), config);
+        keys["hiden_size"] = 3.into();
+        let error = read(keys).unwrap_err().to_string();
+        assert!(error.contains("hiden_size"), "{error}");
     }
 }

@@ -30,7 +30,7 @@ pub use adapter::{read_adapter, read_config as read_adapter_config, rename_base,
 pub use attention::Attention;
 pub use block::{Block, SwiGlu};
 pub use cache::{KvCache, LayerCache};
-pub use config::LlamaConfig;
+pub use config::{Architecture, LlamaConfig};
 pub use context::{Context, Dropout, Padding};
 pub use error::LlamaError;
 pub use generate::{End, Generation, Prompt, Sampling, generate};
@@ -38,3 +38,4 @@ pub use llama::{Decoder, Llama};
 pub use lora::{LoraConfig, LoraFactor, LoraLinear};
 pub use merge::{MergeOptions, Merged, decoder_digest, write_merged};
 pub use norm::RmsNorm;
+pub use rope::RopeScaling;

@@ -6,10 +6,94 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::LlamaConfig;
 
+/// How rotary frequencies are stretched, by transformers' name and definition.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// `linear`: every position divided by `factor` (Chen et al. 2023).
+    Linear {
+        /// How many times longer sequences become.
+        factor: f64,
+    },
+    /// `llama3`: slow frequencies divided by `factor`, fast ones kept, those between interpolated (LLaMA 3.1).
+    Llama3 {
+        /// How many times longer sequences become.
+        factor: f64,
+        /// Waves longer than `original_max_position_embeddings` over this are stretched in full.
+        low_freq_factor: f64,
+        /// Waves shorter than `original_max_position_embeddings` over this are kept.
+        high_freq_factor: f64,
+        /// Longest sequence of the first training.
+        original_max_position_embeddings: usize,
+    },
+}
+
+impl RopeScaling {
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        let positive = |key: &str, value: f64| {
+            if value.is_finite() && value > 0.0 {
+                return Ok(());
+            }
+            Err(format!(
+                "`{key}` of the RoPE scaling is {value}, wanted a positive number"
+            ))
+        };
+        match *self {
+            Self::Linear { factor } => positive("factor", factor),
+            Self::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
+                positive("factor", factor)?;
+                positive("low_freq_factor", low_freq_factor)?;
+                positive(
+                    "original_max_position_embeddings",
+                    original_max_position_embeddings as f64,
+                )?;
+                if high_freq_factor.is_finite() && high_freq_factor > low_freq_factor {
+                    return Ok(());
+                }
+                Err(format!(
+                    "`high_freq_factor` of the RoPE scaling is {high_freq_factor}, wanted more than `low_freq_factor`, \
+                     which is {low_freq_factor}"
+                ))
+            }
+        }
+    }
+
+    fn stretch(&self, frequency: f32) -> f32 {
+        match *self {
+            Self::Linear { factor } => frequency / factor as f32,
+            Self::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
+                let positions = original_max_position_embeddings as f64;
+                let wave = std::f32::consts::TAU / frequency;
+                let (longest, shortest) =
+                    (positions / low_freq_factor, positions / high_freq_factor);
+                if wave > longest as f32 {
+                    frequency / factor as f32
+                } else if wave < shortest as f32 {
+                    frequency
+                } else {
+                    let kept = (positions as f32 / wave - low_freq_factor as f32)
+                        / (high_freq_factor - low_freq_factor) as f32;
+                    (1.0 - kept) * frequency / factor as f32 + kept * frequency
+                }
+            }
+        }
+    }
+}
+
 /// The angles of a set of positions.
 ///
-/// Angles are computed in F64 and rounded once to F32, for the positions at hand only: a few thousand sines
-/// per forward pass cost less than a table for every position costs memory.
+/// They are computed for the positions at hand only: a few thousand sines per forward pass cost less than a table for
+/// every position costs memory. Each step is rounded to F32, as transformers has it: at position 4000 that turns a
+/// pair by up to 2e-4, and checkpoints were trained with it.
 #[derive(Clone, Debug)]
 pub(crate) struct Rotation {
     cos: Tensor<4>,
@@ -17,23 +101,31 @@ pub(crate) struct Rotation {
     sin: Tensor<4>,
 }
 
+/// The angle per position of each pair of dimensions.
+fn frequencies(config: &LlamaConfig) -> Vec<f32> {
+    let width = config.head_dim as f32;
+    let plain = |pair: usize| {
+        let exponent = (2 * pair) as f32 / width;
+        1.0 / config.rope_theta.powf(f64::from(exponent)) as f32
+    };
+    let plain = (0..config.head_dim / 2).map(plain);
+    match &config.rope_scaling {
+        None => plain.collect(),
+        Some(scaling) => plain.map(|frequency| scaling.stretch(frequency)).collect(),
+    }
+}
+
 impl Rotation {
     /// # Shapes
     /// `positions[row][slot]` with one row for all of a batch or one for each; tables `[rows, 1, L, E]`.
     pub(crate) fn new(config: &LlamaConfig, positions: &[Vec<usize>], device: &Device) -> Self {
-        let half = config.head_dim / 2;
-        let frequency = |pair: usize| {
-            config
-                .rope_theta
-                .powf(-2.0 * pair as f64 / config.head_dim as f64)
-        };
-        let frequencies: Vec<f64> = (0..half).map(frequency).collect();
+        let frequencies = frequencies(config);
         let slots = positions[0].len();
         let shape = [positions.len(), 1, slots, config.head_dim];
         let mut cos = Vec::with_capacity(shape.iter().product());
         let mut sin = Vec::with_capacity(cos.capacity());
         for &position in positions.iter().flatten() {
-            let angles = || frequencies.iter().map(|f| position as f64 * f);
+            let angles = || frequencies.iter().map(|f| f64::from(position as f32 * f));
             cos.extend(angles().chain(angles()).map(|a| a.cos() as f32));
             sin.extend(angles().map(|a| -a.sin() as f32));
             sin.extend(angles().map(|a| a.sin() as f32));

@@ -124,6 +124,9 @@ fn decoder(
             "`model.decoder` is missing; name a file of configs/backbones, or a run under `init_from`",
         )),
         (Some(DecoderRecipe::Pretrained(pretrained)), None) => {
+            if pretrained.shape.is_some() {
+                pretrained.config().map_err(at_fault)?;
+            }
             let (llama, tokenizer) = read_decoder(&pretrained.folder, device).map_err(at_fault)?;
             Ok((llama, tokenizer, pretrained.folder.clone()))
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use limbic_data::{Clip, Crop, FrameSampler, LabelSet, Manifest, PromptConfig, Split, Task};
 use limbic_encoders::{EncoderConfig, ProjectorConfig};
-use limbic_llama::LoraConfig;
+use limbic_llama::{LlamaConfig, LoraConfig};
 use limbic_model::{HeadConfig, Part};
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +82,32 @@ pub enum DecoderRecipe {
 pub struct PretrainedDecoder {
     /// Folder with `config.json`, `tokenizer.json` and safetensors weights.
     pub folder: PathBuf,
+    /// What `config.json` must say, in its own keys: counts of parameters are known before the weights are there, and
+    /// another model in the folder is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<LlamaConfig>,
+}
+
+impl PretrainedDecoder {
+    /// The decoder's shape: that of the folder, which must be the one asked for.
+    ///
+    /// # Errors
+    /// An unusable `config.json`, or one that says something else than [`shape`](Self::shape).
+    pub fn config(&self) -> Result<LlamaConfig, String> {
+        let path = self.folder.join("config.json");
+        let found = LlamaConfig::read(&path).map_err(|error| error.to_string())?;
+        match self
+            .shape
+            .as_ref()
+            .and_then(|shape| shape.difference(&found))
+        {
+            None => Ok(found),
+            Some(difference) => Err(format!(
+                "{difference} in the recipe's `shape` and in {}; put the right model there, or correct `shape`",
+                path.display()
+            )),
+        }
+    }
 }
 
 /// A decoder to be trained from nothing. Names are those of Hugging Face's `config.json`.
