@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::audio_transformer::{AudioTransformer, AudioTransformerConfig};
 use crate::log_mel::{LogMel, LogMelConfig};
 use crate::mfcc::{Mfcc, MfccConfig};
+use crate::vision::{PretrainedVision, PretrainedVisionConfig};
 use crate::vit::Vit;
 use crate::{EncoderError, Features, Media, MelConfig, Modality, VitConfig};
 
@@ -21,13 +22,15 @@ pub enum EncoderConfig {
     Mfcc(MfccConfig),
     /// A transformer over log-mel frames.
     AudioTransformer(AudioTransformerConfig),
+    /// A vision encoder with published weights.
+    PretrainedVision(PretrainedVisionConfig),
 }
 
 impl EncoderConfig {
     /// Which medium of a clip it reads.
     pub fn modality(&self) -> Modality {
         match self {
-            Self::Vit(_) => Modality::Video,
+            Self::Vit(_) | Self::PretrainedVision(_) => Modality::Video,
             Self::LogMel(_) | Self::Mfcc(_) | Self::AudioTransformer(_) => Modality::Audio,
         }
     }
@@ -39,6 +42,7 @@ impl EncoderConfig {
             Self::LogMel(config) => config.feature_dim(),
             Self::Mfcc(config) => config.feature_dim(),
             Self::AudioTransformer(config) => config.dim,
+            Self::PretrainedVision(config) => config.dim,
         }
     }
 
@@ -46,6 +50,7 @@ impl EncoderConfig {
     pub fn image_size(&self) -> Option<usize> {
         match self {
             Self::Vit(config) => Some(config.image_size),
+            Self::PretrainedVision(config) => Some(config.image_size),
             Self::LogMel(_) | Self::Mfcc(_) | Self::AudioTransformer(_) => None,
         }
     }
@@ -57,18 +62,19 @@ impl EncoderConfig {
 
     fn mel(&self) -> Option<&MelConfig> {
         match self {
-            Self::Vit(_) => None,
+            Self::Vit(_) | Self::PretrainedVision(_) => None,
             Self::LogMel(config) => Some(&config.mel),
             Self::Mfcc(config) => Some(&config.mel),
             Self::AudioTransformer(config) => Some(&config.front_end.mel),
         }
     }
 
-    /// The safetensors file its parameters come from, so that a feature cache can hash it.
+    /// The file or folder its parameters come from, so that a feature cache can hash it.
     pub fn weights(&self) -> Option<&std::path::Path> {
         match self {
             Self::Vit(config) => config.weights.as_deref(),
             Self::AudioTransformer(config) => config.weights.as_deref(),
+            Self::PretrainedVision(config) => Some(&config.weights),
             Self::LogMel(_) | Self::Mfcc(_) => None,
         }
     }
@@ -85,6 +91,7 @@ impl EncoderConfig {
             Self::LogMel(config) => Encoder::LogMel(config.init("log_mel")?),
             Self::Mfcc(config) => Encoder::Mfcc(config.init()?),
             Self::AudioTransformer(config) => Encoder::AudioTransformer(config.init(device)?),
+            Self::PretrainedVision(config) => Encoder::PretrainedVision(config.init(device)?),
         })
     }
 }
@@ -104,6 +111,8 @@ pub enum Encoder {
     Mfcc(Mfcc),
     /// A transformer over log-mel frames.
     AudioTransformer(AudioTransformer),
+    /// A vision encoder with published weights.
+    PretrainedVision(PretrainedVision),
 }
 
 impl Encoder {
@@ -115,6 +124,9 @@ impl Encoder {
     pub fn encode(&self, media: &Media<'_>) -> Result<Features, EncoderError> {
         match (self, *media) {
             (Self::Vit(vit), Media::Frames { data, count, size }) => vit.encode(data, count, size),
+            (Self::PretrainedVision(encoder), Media::Frames { data, count, size }) => {
+                encoder.encode(data, count, size)
+            }
             (
                 Self::LogMel(front_end),
                 Media::Waveform {
@@ -136,10 +148,12 @@ impl Encoder {
                     sample_rate,
                 },
             ) => encoder.encode(samples, sample_rate),
-            (Self::Vit(_), Media::Waveform { .. }) => Err(EncoderError::Modality {
-                got: Modality::Audio,
-                wanted: Modality::Video,
-            }),
+            (Self::Vit(_) | Self::PretrainedVision(_), Media::Waveform { .. }) => {
+                Err(EncoderError::Modality {
+                    got: Modality::Audio,
+                    wanted: Modality::Video,
+                })
+            }
             (_, Media::Frames { .. }) => Err(EncoderError::Modality {
                 got: Modality::Video,
                 wanted: Modality::Audio,

@@ -3,14 +3,14 @@
 //! Two paths meet in the language model:
 //!
 //! ```text
-//! frames   u8  [T, S, S, 3] -> vit                                  -> [T * P, D] \
+//! frames   u8  [T, S, S, 3] -> vit | pretrained_vision              -> [T * P, D] \
 //! waveform f32 [samples]    -> log_mel | mfcc | audio_transformer   -> [N, D]      > projector -> [B, tokens, Dllm]
 //! ```
 //!
 //! An [`Encoder`] is frozen by construction: host values in, host values out, one clip at a time, so
 //! that [`Features`] can be cached. A [`Projector`] is a burn module and reads padded batches of
 //! features. Both are described by serde configs ([`EncoderConfig`], [`ProjectorConfig`]) whose
-//! `kind` names the variant. Deliberately absent: reading media files, and pretrained weights.
+//! `kind` names the variant. [`vision`] holds the pretrained architectures. Deliberately absent: reading media files.
 
 mod audio_transformer;
 mod encoder;
@@ -28,6 +28,7 @@ mod position;
 mod projector;
 mod qformer;
 mod transformer;
+pub mod vision;
 mod vit;
 mod vit_config;
 

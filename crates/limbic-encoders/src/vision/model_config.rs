@@ -1,0 +1,70 @@
+//! Reading a Hugging Face `config.json`, and refusing what no vision transformer can be built from.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::EncoderError;
+
+pub(super) fn refuse(path: &Path, problem: impl Into<String>) -> EncoderError {
+    EncoderError::Pretrained {
+        path: path.to_path_buf(),
+        problem: problem.into(),
+    }
+}
+
+/// A JSON file as a value.
+pub(super) fn read_json(path: &Path) -> Result<Value, EncoderError> {
+    let text = std::fs::read_to_string(path).map_err(|error| refuse(path, error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| refuse(path, format!("not readable JSON: {error}")))
+}
+
+/// The part of `value` that describes the vision tower: `vision_config` where there is one, else all of it.
+pub(super) fn vision_part(value: &Value) -> &Value {
+    value.get("vision_config").unwrap_or(value)
+}
+
+/// `value` as a config; keys that the config does not know are of no concern to it.
+pub(super) fn parse<T: DeserializeOwned>(value: &Value, path: &Path) -> Result<T, EncoderError> {
+    serde_json::from_value(value.clone()).map_err(|error| refuse(path, error.to_string()))
+}
+
+/// Sizes that must fit each other in every vision transformer.
+pub(super) struct Sizes {
+    pub(super) hidden_size: usize,
+    pub(super) num_attention_heads: usize,
+    pub(super) image_size: usize,
+    pub(super) patch_size: usize,
+}
+
+impl Sizes {
+    pub(super) fn check(&self, path: &Path) -> Result<(), EncoderError> {
+        let Self {
+            hidden_size,
+            num_attention_heads,
+            image_size,
+            patch_size,
+        } = *self;
+        if num_attention_heads == 0
+            || hidden_size == 0
+            || !hidden_size.is_multiple_of(num_attention_heads)
+        {
+            return Err(refuse(
+                path,
+                format!(
+                    "got {num_attention_heads} attention heads for a hidden size of {hidden_size}, wanted a divisor of it"
+                ),
+            ));
+        }
+        if patch_size == 0 || image_size < patch_size {
+            return Err(refuse(
+                path,
+                format!(
+                    "got an image size of {image_size} and a patch size of {patch_size}, wanted at least one patch"
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
