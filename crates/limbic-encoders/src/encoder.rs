@@ -3,12 +3,15 @@
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use crate::audio::{PretrainedAudio, PretrainedAudioConfig};
 use crate::audio_transformer::{AudioTransformer, AudioTransformerConfig};
 use crate::log_mel::{LogMel, LogMelConfig};
 use crate::mfcc::{Mfcc, MfccConfig};
+use crate::prosody::Prosody;
+use crate::prosody_config::ProsodyConfig;
 use crate::vision::{PretrainedVision, PretrainedVisionConfig};
 use crate::vit::Vit;
-use crate::{EncoderError, Features, Media, MelConfig, Modality, VitConfig};
+use crate::{EncoderError, Features, Media, Modality, VitConfig};
 
 /// Which encoder, and how it is built. In YAML: `kind` and the keys of that kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +27,10 @@ pub enum EncoderConfig {
     AudioTransformer(AudioTransformerConfig),
     /// A vision encoder with published weights.
     PretrainedVision(PretrainedVisionConfig),
+    /// Pitch, energy, voicing and speaking rate.
+    Prosody(ProsodyConfig),
+    /// An audio encoder with published weights.
+    PretrainedAudio(PretrainedAudioConfig),
 }
 
 impl EncoderConfig {
@@ -31,7 +38,11 @@ impl EncoderConfig {
     pub fn modality(&self) -> Modality {
         match self {
             Self::Vit(_) | Self::PretrainedVision(_) => Modality::Video,
-            Self::LogMel(_) | Self::Mfcc(_) | Self::AudioTransformer(_) => Modality::Audio,
+            Self::LogMel(_)
+            | Self::Mfcc(_)
+            | Self::AudioTransformer(_)
+            | Self::Prosody(_)
+            | Self::PretrainedAudio(_) => Modality::Audio,
         }
     }
 
@@ -43,6 +54,8 @@ impl EncoderConfig {
             Self::Mfcc(config) => config.feature_dim(),
             Self::AudioTransformer(config) => config.dim,
             Self::PretrainedVision(config) => config.dim,
+            Self::Prosody(config) => config.feature_dim(),
+            Self::PretrainedAudio(config) => config.dim,
         }
     }
 
@@ -51,21 +64,23 @@ impl EncoderConfig {
         match self {
             Self::Vit(config) => Some(config.image_size),
             Self::PretrainedVision(config) => Some(config.image_size),
-            Self::LogMel(_) | Self::Mfcc(_) | Self::AudioTransformer(_) => None,
+            Self::LogMel(_)
+            | Self::Mfcc(_)
+            | Self::AudioTransformer(_)
+            | Self::Prosody(_)
+            | Self::PretrainedAudio(_) => None,
         }
     }
 
     /// Rate of the sound it reads, in Hz; `None` for frames.
     pub fn sample_rate(&self) -> Option<u32> {
-        self.mel().map(|mel| mel.sample_rate)
-    }
-
-    fn mel(&self) -> Option<&MelConfig> {
         match self {
             Self::Vit(_) | Self::PretrainedVision(_) => None,
-            Self::LogMel(config) => Some(&config.mel),
-            Self::Mfcc(config) => Some(&config.mel),
-            Self::AudioTransformer(config) => Some(&config.front_end.mel),
+            Self::LogMel(config) => Some(config.mel.sample_rate),
+            Self::Mfcc(config) => Some(config.mel.sample_rate),
+            Self::AudioTransformer(config) => Some(config.front_end.mel.sample_rate),
+            Self::Prosody(config) => Some(config.sample_rate),
+            Self::PretrainedAudio(config) => Some(config.sample_rate),
         }
     }
 
@@ -75,7 +90,8 @@ impl EncoderConfig {
             Self::Vit(config) => config.weights.as_deref(),
             Self::AudioTransformer(config) => config.weights.as_deref(),
             Self::PretrainedVision(config) => Some(&config.weights),
-            Self::LogMel(_) | Self::Mfcc(_) => None,
+            Self::PretrainedAudio(config) => Some(&config.weights),
+            Self::LogMel(_) | Self::Mfcc(_) | Self::Prosody(_) => None,
         }
     }
 
@@ -92,6 +108,8 @@ impl EncoderConfig {
             Self::Mfcc(config) => Encoder::Mfcc(config.init()?),
             Self::AudioTransformer(config) => Encoder::AudioTransformer(config.init(device)?),
             Self::PretrainedVision(config) => Encoder::PretrainedVision(config.init(device)?),
+            Self::Prosody(config) => Encoder::Prosody(config.init()?),
+            Self::PretrainedAudio(config) => Encoder::PretrainedAudio(config.init(device)?),
         })
     }
 }
@@ -113,6 +131,10 @@ pub enum Encoder {
     AudioTransformer(AudioTransformer),
     /// A vision encoder with published weights.
     PretrainedVision(PretrainedVision),
+    /// Pitch, energy, voicing and speaking rate.
+    Prosody(Prosody),
+    /// An audio encoder with published weights.
+    PretrainedAudio(PretrainedAudio),
 }
 
 impl Encoder {
@@ -143,6 +165,20 @@ impl Encoder {
             ) => front_end.encode(samples, sample_rate),
             (
                 Self::AudioTransformer(encoder),
+                Media::Waveform {
+                    samples,
+                    sample_rate,
+                },
+            ) => encoder.encode(samples, sample_rate),
+            (
+                Self::Prosody(front_end),
+                Media::Waveform {
+                    samples,
+                    sample_rate,
+                },
+            ) => front_end.encode(samples, sample_rate),
+            (
+                Self::PretrainedAudio(encoder),
                 Media::Waveform {
                     samples,
                     sample_rate,

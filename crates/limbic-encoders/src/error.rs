@@ -27,6 +27,22 @@ pub enum EncoderError {
         /// What was wrong with it.
         source: WeightsError,
     },
+    /// A file of a pretrained model's folder is missing, or describes what cannot be built.
+    #[error("{}: {problem}", path.display())]
+    Pretrained {
+        /// The file.
+        path: PathBuf,
+        /// What was got, what was wanted.
+        problem: String,
+    },
+    /// A pretrained model is given tensors that it does not read.
+    #[error("input of `{kind}`: {problem}")]
+    Input {
+        /// The model.
+        kind: &'static str,
+        /// What was got, what was wanted.
+        problem: String,
+    },
     /// A clip's frames given to an audio encoder, or its sound to a vision encoder.
     #[error(
         "got {got} for an encoder of {wanted}; give this input another encoder or another medium"

@@ -12,6 +12,7 @@
 //! features. Both are described by serde configs ([`EncoderConfig`], [`ProjectorConfig`]) whose
 //! `kind` names the variant. [`vision`] holds the pretrained architectures. Deliberately absent: reading media files.
 
+mod audio;
 mod audio_transformer;
 mod encoder;
 mod error;
@@ -26,12 +27,19 @@ mod patches;
 mod pooling;
 mod position;
 mod projector;
+mod prosody;
+mod prosody_config;
 mod qformer;
 mod transformer;
 pub mod vision;
 mod vit;
 mod vit_config;
+mod yin;
 
+pub use audio::{
+    AudioArchitecture, AudioInput, AudioModel, Combine, ImageBind, Layers, PretrainedAudio,
+    PretrainedAudioConfig, TimePool, Wav2Vec2, Whisper,
+};
 pub use audio_transformer::{AudioTransformer, AudioTransformerConfig};
 pub use encoder::{Encoder, EncoderConfig};
 pub use error::EncoderError;
@@ -43,6 +51,8 @@ pub use mel_bands::{MelNorm, MelScale};
 pub use mfcc::{Mfcc, MfccConfig};
 pub use pooling::{LinearProjectorConfig, MeanPoolConfig};
 pub use projector::{Projector, ProjectorConfig};
+pub use prosody::Prosody;
+pub use prosody_config::ProsodyConfig;
 pub use qformer::QFormerConfig;
 pub use vit::Vit;
 pub use vit_config::{PatchInit, Position, VitConfig};

@@ -72,7 +72,7 @@ pub struct Mfcc {
 }
 
 /// librosa's widths: slopes are fitted over 9 frames.
-const HALF_WIDTH: usize = 4;
+pub(crate) const HALF_WIDTH: usize = 4;
 /// `librosa.power_to_db`: powers below this count as this.
 const FLOOR: f64 = 1e-10;
 /// `librosa.power_to_db`: nothing lies further than this below the loudest value of the clip.
@@ -151,7 +151,7 @@ fn cosine_transform(values: &[f64], count: usize) -> Vec<f64> {
 /// The derivative of that order of the polynomial of that order fitted to 9 frames (Savitzky and
 /// Golay). It is constant over its window, so the first and last 4 frames take the nearest full
 /// window's, which is what SciPy's `mode="interp"` gives.
-fn slopes(frames: &[Vec<f64>], order: usize) -> Vec<Vec<f64>> {
+pub(crate) fn slopes(frames: &[Vec<f64>], order: usize) -> Vec<Vec<f64>> {
     let offsets = || (0..=2 * HALF_WIDTH).map(|i| i as f64 - HALF_WIDTH as f64);
     let mean_square = offsets().map(|k| k * k).sum::<f64>() / (2 * HALF_WIDTH + 1) as f64;
     let basis: Vec<f64> = match order {

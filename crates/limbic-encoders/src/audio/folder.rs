@@ -1,0 +1,55 @@
+//! The JSON files of a pretrained model's folder.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::EncoderError;
+
+/// A complaint about a file of the folder.
+pub(crate) fn refuse(path: &Path, problem: impl Into<String>) -> EncoderError {
+    EncoderError::Pretrained {
+        path: path.to_path_buf(),
+        problem: problem.into(),
+    }
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// A file that is missing or no JSON.
+pub(crate) fn read(path: &Path) -> Result<Value, EncoderError> {
+    let text = std::fs::read_to_string(path).map_err(|error| refuse(path, error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| refuse(path, format!("no JSON: {error}")))
+}
+
+/// Takes from `value`, read from `path`, what a model's config wants; other keys are about training, or heads.
+///
+/// # Errors
+/// A key that is missing or holds another type, with its name.
+pub(crate) fn parse<T: DeserializeOwned>(path: &Path, value: Value) -> Result<T, EncoderError> {
+    serde_json::from_value(value).map_err(|error| refuse(path, error.to_string()))
+}
+
+/// The description of the front end: `preprocessor_config.json`, or the `feature_extractor` of `processor_config.json`
+/// where newer versions of transformers put it. `None` where neither is there: an input may come preprocessed.
+///
+/// # Errors
+/// A file that is no JSON, or lacks a key.
+pub(crate) fn read_preprocessor<T: DeserializeOwned>(
+    folder: &Path,
+) -> Result<Option<T>, EncoderError> {
+    let alone = folder.join("preprocessor_config.json");
+    if alone.is_file() {
+        return parse(&alone, read(&alone)?).map(Some);
+    }
+    let joint = folder.join("processor_config.json");
+    if joint.is_file() {
+        return match read(&joint)?.get_mut("feature_extractor") {
+            Some(value) => parse(&joint, value.take()).map(Some),
+            None => Ok(None),
+        };
+    }
+    Ok(None)
+}
