@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use limbic_weights::file_digest;
-use ureq::http::StatusCode;
+use ureq::http::{HeaderMap, StatusCode};
 
 use super::hub::{Hub, RemoteFile};
 
@@ -100,9 +100,7 @@ fn append(
         Err(error) => return Piece::Failed(error),
     };
     let status = answer.status();
-    let from = answer.headers().get("content-range");
-    let from = from.and_then(|range| range.to_str().ok()?.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
-    let start = match (status, from) {
+    let start = match (status, first_byte(answer.headers())) {
         (StatusCode::PARTIAL_CONTENT, Some(from)) if from == have => have,
         // The server sends all of it again, or knows nothing beyond: what is here is of no use.
         (StatusCode::OK, _) => 0,
@@ -142,6 +140,12 @@ fn append(
             Err(error) => return Piece::Failed(anyhow!("{}: {error}", remote.address)),
         }
     }
+}
+
+/// The first byte that a partial answer holds.
+fn first_byte(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get("content-range")?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 
 /// Where the part that is there already lies. Hugging Face's tools call it so too.

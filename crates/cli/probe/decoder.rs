@@ -9,6 +9,7 @@ use limbic_train::RunError;
 
 use super::input::{InputFile, whole_tensor};
 use super::numbers::Numbers;
+use super::wanted;
 use crate::args::ProbeArgs;
 
 /// `logits`, and with `--layers` the hidden states as transformers lists them: the embeddings first, the last one after the
@@ -18,7 +19,7 @@ pub(super) fn run(args: &ProbeArgs, device: &Device) -> anyhow::Result<Numbers> 
     let config = LlamaConfig::read(&folder.join("config.json"))?;
     let (rows, padding) = rows(args, &config)?;
     check(&rows, &config)?;
-    let llama = Llama::read(folder, device)?;
+    let llama = Llama::read_as(folder, Some(args.dtype.float_dtype()), device)?;
 
     let mut numbers = Numbers::default();
     let slots = rows[0].len();
@@ -61,10 +62,8 @@ fn rows(args: &ProbeArgs, config: &LlamaConfig) -> anyhow::Result<(Vec<Vec<i64>>
         };
         return Ok((rows, padding));
     }
-    Err(RunError::recipe(format!(
-        "{} is a decoder, which reads --ids, --text or --input with `input_ids`",
-        args.model.display()
-    )))
+    let flags = "--ids, --text or --input with `input_ids`";
+    Err(wanted(args, "a decoder", flags))
 }
 
 fn tokenize(folder: &Path, text: &str, config: &LlamaConfig) -> anyhow::Result<Vec<u32>> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use limbic_train::RunError;
-use limbic_weights::{NamedTensor, Weights};
+use limbic_weights::NamedTensor;
 use safetensors::{Dtype, SafeTensors};
 
 /// The keys that a file may have.

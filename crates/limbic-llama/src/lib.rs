@@ -36,6 +36,6 @@ pub use error::LlamaError;
 pub use generate::{End, Generation, Prompt, Sampling, generate};
 pub use llama::{Decoder, Llama};
 pub use lora::{LoraConfig, LoraFactor, LoraLinear};
-pub use merge::{MergeOptions, Merged, decoder_digest, write_merged};
+pub use merge::{MergeOptions, MergeReport, decoder_digest, write_merged};
 pub use norm::RmsNorm;
 pub use rope::RopeScaling;

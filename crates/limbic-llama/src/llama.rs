@@ -73,16 +73,31 @@ impl Llama {
     /// # Errors
     /// An unusable config; missing, unexpected or wrong-shaped weights.
     pub fn read(folder: &Path, device: &Device) -> Result<Self, LlamaError> {
+        Self::read_as(folder, Some(FloatDType::F32), device)
+    }
+
+    /// As [`read`](Self::read), with the weights in `precision`, or as they are stored.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_as(
+        folder: &Path,
+        precision: Option<FloatDType>,
+        device: &Device,
+    ) -> Result<Self, LlamaError> {
         let config = LlamaConfig::read(&folder.join("config.json"))?;
         let module = config.init(device);
-        Ok(Self::checkpoint(folder, &config)?.load(module, Some(FloatDType::F32))?)
+        Ok(Self::checkpoint(folder, &config)?.load(module, precision)?)
     }
 
     /// The weights of a Hugging Face folder, opened, without what a model of this `config` has no use for.
-    pub(crate) fn checkpoint(folder: &Path, _config: &LlamaConfig) -> Result<Checkpoint, LlamaError> {
+    pub(crate) fn checkpoint(
+        folder: &Path,
+        _config: &LlamaConfig,
+    ) -> Result<Checkpoint, LlamaError> {
         Ok(Checkpoint::open(folder)?.ignore(
             |name| name.ends_with(".rotary_emb.inv_freq"),
-            "LLaMA 2's published files carry the rotary frequencies, which follow from the config",
+            "published files of LLaMA 2 carry the rotary frequencies, which follow from config.json",
         ))
     }
 

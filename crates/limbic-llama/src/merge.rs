@@ -40,7 +40,7 @@ pub struct MergeOptions {
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Merged {
+pub struct MergeReport {
     /// Number of tensors.
     pub tensors: usize,
     /// How many of them an adapter was added into.
@@ -63,7 +63,7 @@ pub fn write_merged(
     out: &Path,
     options: &MergeOptions,
     device: &Device,
-) -> Result<Merged, LlamaError> {
+) -> Result<MergeReport, LlamaError> {
     let config = LlamaConfig::read(&base.join("config.json"))?;
     // Its matrices are lazy: this takes memory for the adapter alone.
     let mut llama = config.init(device);
@@ -89,7 +89,7 @@ pub fn write_merged(
     }
 
     let mut writer = ShardWriter::new(out, plan, options.max_shard_bytes);
-    let mut report = Merged {
+    let mut report = MergeReport {
         tensors: 0,
         adapted: 0,
         bytes: writer.total_size(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use limbic_llama::{
-    LoraConfig, MergeOptions, Merged, decoder_digest, read_adapter_config, rename_base, write_merged,
+    LoraConfig, MergeOptions, MergeReport, decoder_digest, read_adapter_config, rename_base, write_merged,
 };
 use limbic_weights::{MAX_SHARD_BYTES, Precision, Weights};
 
@@ -47,7 +47,7 @@ pub struct Exported {
     /// The folder of the decoder it belongs to.
     pub decoder: PathBuf,
     /// The merged decoder, where it was asked for.
-    pub merged: Option<Merged>,
+    pub merged: Option<MergeReport>,
 }
 
 /// Exports the artifact in `from` as `target`, which appears whole or not at all.
