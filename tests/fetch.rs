@@ -1,7 +1,7 @@
 //! `limbic fetch` against a server that speaks the hub's routes.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -139,9 +139,10 @@ fn answer(
     }
     // Large files lie elsewhere: on another host, which must not see the token.
     let on_hub = format!("/owner/model/resolve/{COMMIT}/");
-    let (name, is_storage) = match request.path.strip_prefix(&on_hub) {
+    let path = request.path.split('?').next().unwrap_or_default();
+    let (name, is_storage) = match path.strip_prefix(&on_hub) {
         Some(name) => (name, false),
-        None => (request.path.strip_prefix("/storage/").unwrap_or("?"), true),
+        None => (path.strip_prefix("/storage/").unwrap_or("?"), true),
     };
     let Some(content) = hub.files.get(name) else {
         head("404 Not Found", &[("x-error-code", "EntryNotFound".into())], 0)?;

@@ -191,6 +191,9 @@ pub(crate) struct ProbeArgs {
     /// input_features in a safetensors file
     #[arg(long)]
     pub(crate) input: Option<PathBuf>,
+    /// A PEFT adapter to put on a decoder
+    #[arg(long)]
+    pub(crate) adapter: Option<PathBuf>,
     /// Give the state after every layer too
     #[arg(long)]
     pub(crate) layers: bool,

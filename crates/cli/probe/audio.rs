@@ -7,11 +7,11 @@ use limbic_train::RunError;
 
 use super::input::{InputFile, whole_tensor};
 use super::numbers::Numbers;
-use super::{hidden_states, keep, only_f32, wanted};
+use super::{hidden_states, is_encoder, keep, wanted};
 use crate::args::ProbeArgs;
 
 pub(super) fn run(args: &ProbeArgs, device: &Device) -> anyhow::Result<Numbers> {
-    only_f32(args)?;
+    is_encoder(args)?;
     let model = AudioModel::read(&args.model, device)?;
     let reads_features = match model.architecture() {
         AudioArchitecture::Whisper | AudioArchitecture::ImageBind => true,

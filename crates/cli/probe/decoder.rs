@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use limbic_data::TextTokenizer;
-use limbic_llama::{Context, Dropout, Llama, LlamaConfig, Padding};
+use limbic_llama::{Context, Dropout, Llama, LlamaConfig, Padding, read_adapter};
 use limbic_train::RunError;
 
 use super::input::{InputFile, whole_tensor};
@@ -19,7 +19,10 @@ pub(super) fn run(args: &ProbeArgs, device: &Device) -> anyhow::Result<Numbers> 
     let config = LlamaConfig::read(&folder.join("config.json"))?;
     let (rows, padding) = rows(args, &config)?;
     check(&rows, &config)?;
-    let llama = Llama::read_as(folder, Some(args.dtype.float_dtype()), device)?;
+    let mut llama = Llama::read_as(folder, Some(args.dtype.float_dtype()), device)?;
+    if let Some(adapter) = &args.adapter {
+        llama = read_adapter(llama, adapter)?;
+    }
 
     let mut numbers = Numbers::default();
     let slots = rows[0].len();

@@ -27,7 +27,7 @@ enum Family {
 }
 
 /// `model_type` of `config.json`, and what it means here.
-const MODEL_TYPES: [(&str, Family); 16] = [
+const MODEL_TYPES: [(&str, Family); 17] = [
     ("llama", Family::Decoder),
     ("qwen2", Family::Decoder),
     ("clip", Family::Vision),
@@ -44,6 +44,7 @@ const MODEL_TYPES: [(&str, Family); 16] = [
     ("wav2vec2", Family::Audio),
     ("wavlm", Family::Audio),
     ("whisper", Family::Audio),
+    ("imagebind", Family::Audio),
 ];
 
 /// Loads the model and runs it over the input.
@@ -77,8 +78,11 @@ fn keep(layers: bool) -> Keep {
     if layers { Keep::All } else { Keep::Last(0) }
 }
 
-/// Encoders compute in F32, as they do in training.
-fn only_f32(args: &ProbeArgs) -> anyhow::Result<()> {
+/// Encoders compute in F32, as they do in training, and take no adapter.
+fn is_encoder(args: &ProbeArgs) -> anyhow::Result<()> {
+    if args.adapter.is_some() {
+        return Err(RunError::recipe("--adapter is for decoders; leave it out"));
+    }
     if args.dtype == Precision::F32 {
         return Ok(());
     }

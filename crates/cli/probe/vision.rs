@@ -9,14 +9,14 @@ use limbic_train::RunError;
 
 use super::input::InputFile;
 use super::numbers::Numbers;
-use super::{hidden_states, keep, only_f32, wanted};
+use super::{hidden_states, is_encoder, keep, wanted};
 use crate::args::ProbeArgs;
 
 /// Frames of a video that a model of pictures is shown, spread evenly.
 const FRAMES: usize = 8;
 
 pub(super) fn run(args: &ProbeArgs, device: &Device) -> anyhow::Result<Numbers> {
-    only_f32(args)?;
+    is_encoder(args)?;
     let of_video = "a model of video";
     let model = VisionModel::read(&args.model, device)?;
     let num_frames = model.sizes().num_frames;
