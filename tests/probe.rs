@@ -176,9 +176,9 @@ fn an_audio_encoder_reads_sound() {
 fn wrong_input_is_named() {
     let workplace = Workplace::new();
     let llama = golden("llama/untied");
-    probe(&workplace, &llama, &["--ids", "1,53"]).failed(2, &["id 53", "53 tokens"]);
+    probe(&workplace, &llama, &["--ids", "1,53"]).failed(2, &["llama/untied", "holds 53", "vocab_size"]);
     let many = vec!["1"; 65].join(",");
-    probe(&workplace, &llama, &["--ids", &many]).failed(2, &["65 positions", "64"]);
+    probe(&workplace, &llama, &["--ids", &many]).failed(2, &["65 in a row", "max_position_embeddings"]);
     probe(&workplace, &llama, &[]).failed(2, &["--ids"]);
     probe(&workplace, &llama, &["--ids", "1", "--text", "x"]).failed(2, &["--ids", "--text"]);
     probe(&workplace, &llama, &["--text", "x"]).failed(2, &["tokenizer.json", "--ids"]);

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<()> {
         println!(
             "  llm_adapter/  PEFT adapter, rank {} on {}, for the decoder {}",
             lora.r,
-            lora.target_modules.join(", "),
+            lora.target_modules,
             exported.decoder.display()
         );
     }

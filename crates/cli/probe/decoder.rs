@@ -4,10 +4,10 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use limbic_data::TextTokenizer;
-use limbic_llama::{Context, Dropout, Llama, LlamaConfig, Padding, read_adapter};
+use limbic_llama::{Llama, LlamaConfig, Padding, read_adapter};
 use limbic_train::RunError;
 
-use super::input::{InputFile, whole_tensor};
+use super::input::InputFile;
 use super::numbers::Numbers;
 use super::wanted;
 use crate::args::ProbeArgs;
@@ -18,41 +18,31 @@ pub(super) fn run(args: &ProbeArgs, device: &Device) -> anyhow::Result<Numbers> 
     let folder = &args.model;
     let config = LlamaConfig::read(&folder.join("config.json"))?;
     let (rows, padding) = rows(args, &config)?;
-    check(&rows, &config)?;
     let mut llama = Llama::read_as(folder, Some(args.dtype.float_dtype()), device)?;
     if let Some(adapter) = &args.adapter {
         llama = read_adapter(llama, adapter)?;
     }
-
+    let found = llama.inspect(&rows, &padding).map_err(|error| {
+        // What was typed is at fault, and not the model.
+        RunError::recipe(format!("{}: {error}", folder.display()))
+    })?;
     let mut numbers = Numbers::default();
-    let slots = rows[0].len();
-    let context = Context::new(llama.config(), 0, slots, &padding, Dropout::OFF, device);
-    let mut x = llama.embed(whole_tensor(&rows, device));
-    for (index, block) in llama.model.layers.iter().enumerate() {
-        if args.layers {
-            numbers.push(format!("hidden.{index}"), x.clone());
-        }
-        x = block.forward(x, &context, None);
-    }
     if args.layers {
-        let last = format!("hidden.{}", llama.model.layers.len());
-        numbers.push(last, llama.norm(x.clone()));
+        for (index, state) in found.hidden.into_iter().enumerate() {
+            numbers.push(format!("hidden.{index}"), state);
+        }
     }
-    let [batch, slots, width] = x.dims();
-    let logits = llama.logits(x.reshape([batch * slots, width]), Dropout::OFF);
-    let vocabulary = logits.dims()[1];
-    numbers.push("logits", logits.reshape([batch, slots, vocabulary]));
+    numbers.push("logits", found.logits);
     Ok(numbers)
 }
 
 /// The ids, all rows equally long, and where they are padded.
-fn rows(args: &ProbeArgs, config: &LlamaConfig) -> anyhow::Result<(Vec<Vec<i64>>, Padding)> {
-    let one = |ids: &[u32]| vec![ids.iter().map(|id| i64::from(*id)).collect()];
+fn rows(args: &ProbeArgs, config: &LlamaConfig) -> anyhow::Result<(Vec<Vec<u32>>, Padding)> {
     if !args.ids.is_empty() {
-        return Ok((one(&args.ids), Padding::Right));
+        return Ok((vec![args.ids.clone()], Padding::Right));
     }
     if let Some(text) = &args.text {
-        return Ok((one(&tokenize(&args.model, text, config)?), Padding::Right));
+        return Ok((vec![tokenize(&args.model, text, config)?], Padding::Right));
     }
     if let Some(path) = &args.input {
         let file = InputFile::read(path)?;
@@ -63,7 +53,12 @@ fn rows(args: &ProbeArgs, config: &LlamaConfig) -> anyhow::Result<(Vec<Vec<i64>>
             })?,
             None => Padding::Right,
         };
-        return Ok((rows, padding));
+        let wrong = |id: i64| {
+            RunError::recipe(format!("{}: `input_ids` holds {id}, which is no token's id", path.display()))
+        };
+        let id = |id: i64| u32::try_from(id).map_err(|_| wrong(id));
+        let ids = rows.into_iter().map(|row| row.into_iter().map(id).collect());
+        return Ok((ids.collect::<anyhow::Result<_>>()?, padding));
     }
     let flags = "--ids, --text or --input with `input_ids`";
     Err(wanted(args, "a decoder", flags))
@@ -113,21 +108,4 @@ fn padding(mask: &[Vec<i64>], rows: &[Vec<i64>]) -> Result<Padding, String> {
         return Ok(Padding::Right);
     }
     Err("is neither padded at the left of every row nor at the right of every row".into())
-}
-
-fn check(rows: &[Vec<i64>], config: &LlamaConfig) -> anyhow::Result<()> {
-    let size = config.vocab_size as i64;
-    if let Some(id) = rows.iter().flatten().find(|id| !(0..size).contains(*id)) {
-        return Err(RunError::recipe(format!(
-            "id {id} is not in the model's vocabulary of {size} tokens (`vocab_size` of its config.json)"
-        )));
-    }
-    let limit = config.max_position_embeddings;
-    if rows[0].len() > limit {
-        return Err(RunError::recipe(format!(
-            "{} positions, but the model has {limit} (`max_position_embeddings` of its config.json)",
-            rows[0].len()
-        )));
-    }
-    Ok(())
 }

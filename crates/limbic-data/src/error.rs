@@ -111,6 +111,8 @@ pub enum Reason {
     TooLarge,
     /// The asked span is longer than [`crate::media::MAX_SECONDS`].
     TooLong,
+    /// The clip gives another number of features than what reads them takes.
+    WrongLength,
     /// The container is readable but its streams do not decode to finite pictures and samples.
     Decode,
 }
@@ -126,6 +128,7 @@ impl fmt::Display for Reason {
             Reason::NoSamples => "no_samples",
             Reason::TooLarge => "too_large",
             Reason::TooLong => "too_long",
+            Reason::WrongLength => "wrong_length",
             Reason::Decode => "decode",
         })
     }

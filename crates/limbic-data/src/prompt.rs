@@ -40,8 +40,11 @@ pub struct Slot {
     pub input: String,
     /// The text that stands for it in the template, for example `<video>`.
     pub placeholder: String,
-    /// How many positions it takes.
+    /// How many positions it takes; 0 for an input that has no place in a prompt, as if the template did not name it.
     pub tokens: usize,
+    /// Whether the template may do without it: others than the decoder read this input.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// A stretch of a compiled prompt.
@@ -65,6 +68,8 @@ pub struct Compiled {
     pub prompt: Vec<Segment>,
     /// The supervised ids that follow, the end token last; empty when there is no answer to learn.
     pub answer: Vec<u32>,
+    /// The transcript alone, for what reads it outside the prompt; empty where there is none.
+    pub transcript: Vec<u32>,
 }
 
 impl Compiled {
@@ -120,7 +125,11 @@ impl PromptCompiler {
         slots: Vec<Slot>,
         labels: &[&str],
     ) -> Result<Self, DataError> {
-        let is_claimed = |name: &str| slots.iter().any(|slot| slot.placeholder == name);
+        let is_claimed = |name: &str| {
+            slots
+                .iter()
+                .any(|slot| slot.tokens > 0 && slot.placeholder == name)
+        };
         config.template = config
             .template
             .iter()
@@ -148,18 +157,19 @@ impl PromptCompiler {
         for wordings in config.instructions.values() {
             check_fields("a wording", wordings, &[LABELS])?;
         }
-        for (name, what) in slots
+        for (name, what, optional) in slots
             .iter()
             .map(|slot| {
                 (
                     slot.placeholder.as_str(),
                     format!(" of input `{}`", slot.input),
+                    slot.optional || slot.tokens == 0,
                 )
             })
-            .chain([(INSTRUCTION, String::new())])
+            .chain([(INSTRUCTION, String::new(), false)])
         {
             let count = text.matches(name).count();
-            if count != 1 {
+            if count != 1 && !(optional && count == 0) {
                 return Err(prompt_error(format!(
                     "the template holds `{name}`{what} {count} times, wanted once \
                      (lines with a placeholder of no input in use do not count)"
@@ -271,7 +281,15 @@ impl PromptCompiler {
                 ids
             }
         };
-        Ok(Compiled { prompt, answer })
+        let transcript = match turn.transcript.map(str::trim) {
+            None | Some("") => Vec::new(),
+            Some(words) => tokenizer.encode(words)?,
+        };
+        Ok(Compiled {
+            prompt,
+            answer,
+            transcript,
+        })
     }
 
     fn refuse_placeholders(&self, what: &str, text: &str) -> Result<(), DataError> {
@@ -448,6 +466,7 @@ mod tests {
             input: input.into(),
             placeholder: format!("<{input}>"),
             tokens,
+            optional: false,
         }
     }
 

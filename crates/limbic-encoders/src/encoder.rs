@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audio::{PretrainedAudio, PretrainedAudioConfig};
 use crate::audio_transformer::{AudioTransformer, AudioTransformerConfig};
+use crate::blip2::{Blip2, Blip2Config};
 use crate::log_mel::{LogMel, LogMelConfig};
 use crate::mfcc::{Mfcc, MfccConfig};
 use crate::prosody::Prosody;
@@ -27,6 +28,8 @@ pub enum EncoderConfig {
     AudioTransformer(AudioTransformerConfig),
     /// A vision encoder with published weights.
     PretrainedVision(PretrainedVisionConfig),
+    /// A vision encoder and BLIP-2's Q-Former.
+    Blip2(Blip2Config),
     /// Pitch, energy, voicing and speaking rate.
     Prosody(ProsodyConfig),
     /// An audio encoder with published weights.
@@ -37,7 +40,7 @@ impl EncoderConfig {
     /// Which medium of a clip it reads.
     pub fn modality(&self) -> Modality {
         match self {
-            Self::Vit(_) | Self::PretrainedVision(_) => Modality::Video,
+            Self::Vit(_) | Self::PretrainedVision(_) | Self::Blip2(_) => Modality::Video,
             Self::LogMel(_)
             | Self::Mfcc(_)
             | Self::AudioTransformer(_)
@@ -54,6 +57,7 @@ impl EncoderConfig {
             Self::Mfcc(config) => config.feature_dim(),
             Self::AudioTransformer(config) => config.dim,
             Self::PretrainedVision(config) => config.dim,
+            Self::Blip2(config) => config.qformer.dim,
             Self::Prosody(config) => config.feature_dim(),
             Self::PretrainedAudio(config) => config.dim,
         }
@@ -64,6 +68,7 @@ impl EncoderConfig {
         match self {
             Self::Vit(config) => Some(config.image_size),
             Self::PretrainedVision(config) => Some(config.image_size),
+            Self::Blip2(config) => Some(config.vision.image_size),
             Self::LogMel(_)
             | Self::Mfcc(_)
             | Self::AudioTransformer(_)
@@ -75,7 +80,7 @@ impl EncoderConfig {
     /// Rate of the sound it reads, in Hz; `None` for frames.
     pub fn sample_rate(&self) -> Option<u32> {
         match self {
-            Self::Vit(_) | Self::PretrainedVision(_) => None,
+            Self::Vit(_) | Self::PretrainedVision(_) | Self::Blip2(_) => None,
             Self::LogMel(config) => Some(config.mel.sample_rate),
             Self::Mfcc(config) => Some(config.mel.sample_rate),
             Self::AudioTransformer(config) => Some(config.front_end.mel.sample_rate),
@@ -90,6 +95,7 @@ impl EncoderConfig {
             Self::Vit(config) => config.weights.as_deref(),
             Self::AudioTransformer(config) => config.weights.as_deref(),
             Self::PretrainedVision(config) => Some(&config.weights),
+            Self::Blip2(config) => Some(&config.weights),
             Self::PretrainedAudio(config) => Some(&config.weights),
             Self::LogMel(_) | Self::Mfcc(_) | Self::Prosody(_) => None,
         }
@@ -108,6 +114,7 @@ impl EncoderConfig {
             Self::Mfcc(config) => Encoder::Mfcc(config.init()?),
             Self::AudioTransformer(config) => Encoder::AudioTransformer(config.init(device)?),
             Self::PretrainedVision(config) => Encoder::PretrainedVision(config.init(device)?),
+            Self::Blip2(config) => Encoder::Blip2(config.init(device)?),
             Self::Prosody(config) => Encoder::Prosody(config.init()?),
             Self::PretrainedAudio(config) => Encoder::PretrainedAudio(config.init(device)?),
         })
@@ -131,6 +138,8 @@ pub enum Encoder {
     AudioTransformer(AudioTransformer),
     /// A vision encoder with published weights.
     PretrainedVision(PretrainedVision),
+    /// A vision encoder and BLIP-2's Q-Former.
+    Blip2(Blip2),
     /// Pitch, energy, voicing and speaking rate.
     Prosody(Prosody),
     /// An audio encoder with published weights.
@@ -147,6 +156,9 @@ impl Encoder {
         match (self, *media) {
             (Self::Vit(vit), Media::Frames { data, count, size }) => vit.encode(data, count, size),
             (Self::PretrainedVision(encoder), Media::Frames { data, count, size }) => {
+                encoder.encode(data, count, size)
+            }
+            (Self::Blip2(encoder), Media::Frames { data, count, size }) => {
                 encoder.encode(data, count, size)
             }
             (
@@ -184,7 +196,7 @@ impl Encoder {
                     sample_rate,
                 },
             ) => encoder.encode(samples, sample_rate),
-            (Self::Vit(_) | Self::PretrainedVision(_), Media::Waveform { .. }) => {
+            (Self::Vit(_) | Self::PretrainedVision(_) | Self::Blip2(_), Media::Waveform { .. }) => {
                 Err(EncoderError::Modality {
                     got: Modality::Audio,
                     wanted: Modality::Video,

@@ -11,19 +11,52 @@ use serde::{Deserialize, Serialize};
 
 use crate::transformer::linear;
 
-/// Means of equal segments of the clip, then one linear layer.
+/// Means of equal segments of the clip, or one chosen feature, then one linear layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinearProjectorConfig {
     /// Number of segments: the tokens the language model is given. Segments are cut as by PyTorch's
     /// `adaptive_avg_pool1d`; they overlap where the clip has fewer features.
+    #[serde(default = "one")]
     pub tokens: usize,
+    /// Which features the segments are cut from.
+    #[serde(default)]
+    pub select: Select,
     /// Whether features are first standardised by statistics measured on the training clips.
     #[serde(default)]
     pub standardise: bool,
 }
 
+/// Which features are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Select {
+    /// All of them.
+    #[default]
+    All,
+    /// The first alone: the class token of a picture.
+    First,
+}
+
+fn one() -> usize {
+    1
+}
+
 impl LinearProjectorConfig {
+    pub(crate) fn problem(&self) -> Option<(&'static str, String)> {
+        match (self.tokens, self.select) {
+            (0, _) => Some(("tokens", "got 0, wanted at least 1".into())),
+            (2.., Select::First) => Some((
+                "tokens",
+                format!(
+                    "got {} of one feature (`select: first`), wanted 1",
+                    self.tokens
+                ),
+            )),
+            _ => None,
+        }
+    }
+
     pub(crate) fn init(
         &self,
         feature_dim: usize,
@@ -33,6 +66,7 @@ impl LinearProjectorConfig {
         LinearProjector {
             linear: linear(feature_dim, output_dim, device),
             tokens: self.tokens,
+            select: self.select,
         }
     }
 }
@@ -42,18 +76,19 @@ impl LinearProjectorConfig {
 pub(crate) struct LinearProjector {
     linear: Linear,
     tokens: usize,
+    #[module(skip)]
+    select: Select,
 }
 
 impl LinearProjector {
     /// # Shapes
     /// features `[B, N, Din]`, result `[B, K, Dout]`
     pub(crate) fn forward(&self, features: Tensor<3>, lengths: &[usize]) -> Tensor<3> {
-        self.linear
-            .forward(segment_means(features, lengths, self.tokens))
-    }
-
-    pub(crate) fn num_tokens(&self) -> usize {
-        self.tokens
+        let selected = match self.select {
+            Select::All => segment_means(features, lengths, self.tokens),
+            Select::First => features.narrow(1, 0, 1),
+        };
+        self.linear.forward(selected)
     }
 }
 
@@ -116,7 +151,7 @@ impl MeanPool {
 ///
 /// # Shapes
 /// features `[B, N, D]`, result `[B, segments, D]`
-fn segment_means(features: Tensor<3>, lengths: &[usize], segments: usize) -> Tensor<3> {
+pub(crate) fn segment_means(features: Tensor<3>, lengths: &[usize], segments: usize) -> Tensor<3> {
     let [batch, length, _] = features.dims();
     let mut weights = vec![0.0f32; batch * segments * length];
     for (row, valid) in weights.chunks_exact_mut(segments * length).zip(lengths) {
@@ -128,11 +163,8 @@ fn segment_means(features: Tensor<3>, lengths: &[usize], segments: usize) -> Ten
             weights[start..end].fill(1.0 / (end - start) as f32);
         }
     }
-    Tensor::from_data(
-        TensorData::new(weights, [batch, segments, length]),
-        &features.device(),
-    )
-    .matmul(features)
+    let plain = features.device().without_autodiff();
+    Tensor::from_data(TensorData::new(weights, [batch, segments, length]), &plain).matmul(features)
 }
 
 #[cfg(test)]

@@ -13,9 +13,7 @@ use burn::nn::{Initializer, LayerNorm, Linear};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::transformer::{
-    Mlp, SelfAttention, attend, layer_norm, linear, merge_heads, split_heads,
-};
+use crate::transformer::{CrossAttention, Mlp, SelfAttention, layer_norm, linear};
 
 /// A query transformer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -133,14 +131,6 @@ impl QFormer {
         });
         self.output.forward(self.norm.forward(x))
     }
-
-    pub(crate) fn num_queries(&self) -> usize {
-        self.queries.dims()[0]
-    }
-
-    pub(crate) fn max_length(&self) -> usize {
-        self.positions.dims()[0]
-    }
 }
 
 #[derive(Module, Debug)]
@@ -180,47 +170,5 @@ impl Layer {
             None => x,
         };
         x.clone() + self.mlp.forward(self.norm2.forward(x))
-    }
-}
-
-/// Multi-head attention of the queries to the features.
-#[derive(Module, Debug)]
-struct CrossAttention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    proj: Linear,
-    heads: usize,
-}
-
-impl CrossAttention {
-    fn new(dim: usize, heads: usize, device: &Device) -> Self {
-        let square = || linear(dim, dim, device);
-        Self {
-            query: square(),
-            key: square(),
-            value: square(),
-            proj: square(),
-            heads,
-        }
-    }
-
-    /// # Shapes
-    /// x `[B, Q, D]`; keys, values `[B, N, D]`; hidden `[B, 1, 1, N]`; result `[B, Q, D]`
-    fn forward(
-        &self,
-        x: Tensor<3>,
-        keys: Tensor<3>,
-        values: Tensor<3>,
-        hidden: Option<Tensor<4>>,
-    ) -> Tensor<3> {
-        let split = |projected| split_heads(projected, self.heads);
-        let (query, key) = (self.query.forward(x), self.key.forward(keys));
-        self.proj.forward(merge_heads(attend(
-            split(query),
-            split(key),
-            split(self.value.forward(values)),
-            hidden,
-        )))
     }
 }

@@ -87,6 +87,48 @@ impl SelfAttention {
     }
 }
 
+/// Multi-head attention of one sequence to another.
+#[derive(Module, Debug)]
+pub(crate) struct CrossAttention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    proj: Linear,
+    heads: usize,
+}
+
+impl CrossAttention {
+    pub(crate) fn new(dim: usize, heads: usize, device: &Device) -> Self {
+        let square = || linear(dim, dim, device);
+        Self {
+            query: square(),
+            key: square(),
+            value: square(),
+            proj: square(),
+            heads,
+        }
+    }
+
+    /// # Shapes
+    /// x `[B, N, D]`; keys, values `[B, M, D]`; hidden `[B, 1, 1, M]`; result `[B, N, D]`
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<3>,
+        keys: Tensor<3>,
+        values: Tensor<3>,
+        hidden: Option<Tensor<4>>,
+    ) -> Tensor<3> {
+        let split = |projected| split_heads(projected, self.heads);
+        let (query, key) = (self.query.forward(x), self.key.forward(keys));
+        self.proj.forward(merge_heads(attend(
+            split(query),
+            split(key),
+            split(self.value.forward(values)),
+            hidden,
+        )))
+    }
+}
+
 /// Two linear layers with a GELU between: the exact one, by the error function. The flex backend runs
 /// it as one kernel with a backward of its own; the tanh approximation is seven operations and took
 /// twice as long (0.5 M values, forward and backward).

@@ -20,6 +20,14 @@ fn projectors() -> Vec<(ProjectorConfig, Projector)> {
         build("{kind: linear, tokens: 3, standardise: true}"),
         build("{kind: mean_pool, hidden: 8, statistics: true, standardise: true}"),
         build("{kind: mean_pool, hidden: 8, standardise: true}"),
+        build(
+            "{kind: bert_qformer, queries: 3, heads: 2, dim: 8, intermediate: 12, positions: 5, \
+             features_per_position: 3, standardise: true}",
+        ),
+        build("{kind: linear, select: first, standardise: true}"),
+        build("{kind: attention, tokens: 2, standardise: true}"),
+        build("{kind: attention, softmax: true, standardise: true}"),
+        build("{kind: mean, tokens: 2, standardise: true}"),
     ]
 }
 
@@ -53,7 +61,7 @@ fn padding_does_not_influence_a_clip() {
         let together = projector.forward(batch, &lengths);
         assert_eq!(together.dims(), [3, config.num_tokens(), 5]);
         assert_eq!(projector.num_tokens(), config.num_tokens());
-        assert_eq!(projector.max_length(), config.max_length());
+        assert_eq!(projector.accepts(), config.accepts());
         for (row, length) in lengths.into_iter().enumerate() {
             let alone = projector.forward(clip(length as u64, length, length), &[length]);
             let difference = largest_difference(alone.clone(), together.clone().narrow(0, row, 1));

@@ -4,7 +4,7 @@
 //! llm/          config.json, model.safetensors, tokenizer.json     where the run trained the decoder itself
 //! llm_adapter/  adapter_config.json, adapter_model.safetensors,    where it trained LoRA; loads in PEFT unchanged
 //!               README.md
-//! mm/           mm_config.json, projector.safetensors              what is perceived and how; projectors, class head
+//! mm/           mm_config.json, projector.safetensors              what is perceived and how; projectors, fusions, head
 //! MANIFEST.json                                                    SHA-256 of all of these
 //! ```
 //!
@@ -15,12 +15,14 @@ use std::path::{Component, Path, PathBuf};
 
 use burn::tensor::Device;
 use limbic_data::{LabelSet, PromptCompiler, PromptConfig, Slot, TextTokenizer};
+use limbic_encoders::ProjectorConfig;
 use limbic_llama::{Llama, LlamaConfig, read_adapter, write_adapter};
 use limbic_weights::{Weights, load_only};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EmotionLlm, EmotionLlmConfig, HeadConfig, InputConfig, ModelError, Part, verify_directory,
+    AlignmentConfig, EmotionLlm, EmotionLlmConfig, FusedConfig, HeadConfig, InputConfig,
+    ModelError, Part, Reads, TRANSCRIPT, llama2c, verify_directory,
 };
 
 pub(crate) const LLM: &str = "llm";
@@ -55,6 +57,9 @@ pub struct ArtifactConfig {
     pub decoder: DecoderSource,
     /// The perceived inputs.
     pub inputs: Vec<InputConfig>,
+    /// What is made of several of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fusions: Vec<FusedConfig>,
     /// Whether prompts hold the transcript.
     pub transcript: bool,
     /// Template and instructions.
@@ -63,6 +68,22 @@ pub struct ArtifactConfig {
     pub labels: Option<LabelSet>,
     /// The class head, where it has one.
     pub head: Option<HeadConfig>,
+    /// The valence head, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valence: Option<HeadConfig>,
+    /// The common space of clips and captions, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<AlignmentConfig>,
+    /// Whether it has a mask for tokens of captions.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mask: bool,
+    /// Whether it was never taught to answer in words: its heads are all there is to ask.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mute: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The version this program writes.
@@ -83,9 +104,26 @@ impl ArtifactConfig {
                 ));
             }
         };
+        for head in self.heads() {
+            if let Reads::Fusion(name) = &head.reads
+                && self.fusions.iter().all(|fused| fused.name != *name)
+            {
+                let known: Vec<&str> = std::iter::once("decoder")
+                    .chain(self.fusions.iter().map(|fused| fused.name.as_str()))
+                    .collect();
+                return Err(ModelError::Config(format!(
+                    "a head reads `{name}`, which is no fusion in use; wanted one of {}",
+                    known.join(", ")
+                )));
+            }
+        }
         Ok(EmotionLlmConfig {
             inputs: self.inputs.clone(),
+            fusions: self.fusions.clone(),
             head,
+            valence: self.valence.clone(),
+            alignment: self.alignment.clone(),
+            mask: self.mask,
         })
     }
 
@@ -130,7 +168,7 @@ impl ArtifactConfig {
             DecoderSource::Own => folder.join(LLM),
             DecoderSource::Base { path, .. } => resolve(&folder.join(path)),
         };
-        if decoder.join("config.json").is_file() {
+        if decoder.join("config.json").is_file() || llama2c::files(&decoder)?.is_some() {
             return Ok(decoder);
         }
         Err(ModelError::directory(
@@ -196,21 +234,71 @@ impl ArtifactConfig {
     /// # Errors
     /// A template that does not go with the inputs.
     pub fn compiler(&self) -> Result<PromptCompiler, ModelError> {
-        let slots = self
-            .inputs
-            .iter()
-            .map(|input| Slot {
-                input: input.name.clone(),
-                placeholder: input.placeholder.clone(),
-                tokens: input.projector.num_tokens(),
-            })
-            .collect();
+        let feeds = |name: &String| {
+            self.fusions
+                .iter()
+                .any(|fused| fused.sources.contains(name))
+        };
+        let inputs = self.inputs.iter().map(|input| Slot {
+            input: input.name.clone(),
+            placeholder: input.placeholder.clone(),
+            tokens: input
+                .projector
+                .as_ref()
+                .map_or(0, ProjectorConfig::num_tokens),
+            optional: feeds(&input.name),
+        });
+        let fusions = self.fusions.iter().map(|fused| Slot {
+            input: fused.name.clone(),
+            placeholder: fused.placeholder.clone(),
+            tokens: fused.fusion.num_tokens(),
+            optional: self.heads_read(&fused.name),
+        });
+        let slots = inputs.chain(fusions).collect();
         let labels = self
             .labels
             .as_ref()
             .map(LabelSet::names)
             .unwrap_or_default();
         Ok(PromptCompiler::new(self.prompt.clone(), slots, &labels)?)
+    }
+
+    /// Whether a head reads the fusion `name`.
+    fn heads_read(&self, name: &str) -> bool {
+        let reads = |head: &HeadConfig| matches!(&head.reads, Reads::Fusion(of) if of == name);
+        self.heads().any(reads)
+    }
+
+    /// The heads that read a state.
+    fn heads(&self) -> impl Iterator<Item = &HeadConfig> {
+        self.head.iter().chain(&self.valence)
+    }
+
+    /// Whether a clip that has the inputs marked in `inputs`, and a transcript or not, has all that the heads read.
+    pub fn is_judged(&self, inputs: &[bool], transcript: bool) -> bool {
+        let present = self.present(inputs, transcript);
+        let fusions = self.fusions.iter().zip(&present[self.inputs.len()..]);
+        fusions
+            .filter(|(fused, _)| self.heads_read(&fused.name))
+            .all(|(_, present)| *present)
+    }
+
+    /// Which slots of the compiler a clip can fill, that has the inputs marked in `inputs` and a transcript or not: a
+    /// fusion wants all of its sources.
+    pub fn present(&self, inputs: &[bool], transcript: bool) -> Vec<bool> {
+        let has = |name: &String| {
+            if name == TRANSCRIPT {
+                return transcript;
+            }
+            let index = self.inputs.iter().position(|input| input.name == *name);
+            index.is_some_and(|index| inputs[index])
+        };
+        let fusions = self.fusions.iter();
+        inputs
+            .iter()
+            .copied()
+            .chain(fusions.map(|fused| fused.sources.iter().all(has)))
+            .collect()
     }
 }
 
@@ -236,18 +324,7 @@ impl Artifact {
         let mut config = self.config.clone();
         match &mut config.decoder {
             DecoderSource::Own => {
-                let llm = folder.join(LLM);
-                fs::create_dir_all(&llm).map_err(ModelError::io(&llm))?;
-                self.model
-                    .llama
-                    .config()
-                    .write_json(&llm.join("config.json"))?;
-                let weights = Weights::collect_only(&self.model.llama, |name| {
-                    Part::of(name) == Some(Part::Decoder)
-                });
-                weights.write(&llm.join("model.safetensors"))?;
-                let path = llm.join("tokenizer.json");
-                fs::write(&path, self.tokenizer.to_json()?).map_err(ModelError::io(&path))?;
+                write_decoder(&self.model.llama, &self.tokenizer, &folder.join(LLM))?;
             }
             DecoderSource::Base { path, .. } => *path = relative(&self.decoder, target)?,
         }
@@ -266,8 +343,7 @@ impl Artifact {
         fs::create_dir_all(&mm).map_err(ModelError::io(&mm))?;
         config.write(folder)?;
         let weights = Weights::collect_only(&self.model, is_multimodal);
-        Ok(rename(&weights, |name| name_on_disk(name, &config.inputs))
-            .write(&folder.join(PROJECTOR))?)
+        Ok(rename(&weights, |name| name_on_disk(name, &config)).write(&folder.join(PROJECTOR))?)
     }
 
     /// Reads a directory that [`Artifact::write`] made, on the plain `device`.
@@ -284,11 +360,9 @@ impl Artifact {
         if adapter.is_dir() {
             llama = read_adapter(llama, &adapter)?;
         }
-        let model = config.model()?.init(llama, 0, device);
+        let model = config.model()?.init_blank(llama, device)?;
         let path = folder.join(PROJECTOR);
-        let weights = rename(&Weights::read(&path)?, |name| {
-            name_in_model(name, &config.inputs)
-        });
+        let weights = rename(&Weights::read(&path)?, |name| name_in_model(name, &config));
         let model = load_only(model, &weights, is_multimodal)
             .map_err(|error| ModelError::directory(&path, error.to_string()))?;
         Ok(Self {
@@ -300,15 +374,37 @@ impl Artifact {
     }
 }
 
-/// Reads a decoder folder of Hugging Face's layout with its tokenizer.
+/// Reads a decoder folder with its tokenizer: one of Hugging Face's layout, or one of llama2.c with a checkpoint and a
+/// tokenizer (`stories260K.bin` and `tok512.bin`).
 ///
 /// # Errors
 /// Files that are missing, damaged or do not fit each other.
 pub fn read_decoder(folder: &Path, device: &Device) -> Result<(Llama, TextTokenizer), ModelError> {
+    if let Some(files) = llama2c::files(folder)? {
+        return files.read(device);
+    }
     let llama = Llama::read(folder, device)?;
     let (bos, eos) = special_ids(llama.config())?;
     let tokenizer = TextTokenizer::read(&folder.join("tokenizer.json"), bos, eos)?;
     Ok((llama, tokenizer))
+}
+
+/// Writes the decoder's own weights, without its adapters, and its tokenizer as a folder of Hugging Face's layout; what
+/// was read from llama2.c becomes a folder that transformers loads.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_decoder(
+    llama: &Llama,
+    tokenizer: &TextTokenizer,
+    folder: &Path,
+) -> Result<(), ModelError> {
+    fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
+    llama.config().write_json(&folder.join("config.json"))?;
+    let weights = Weights::collect_only(llama, |name| Part::of(name) == Some(Part::Decoder));
+    weights.write(&folder.join("model.safetensors"))?;
+    let path = folder.join("tokenizer.json");
+    fs::write(&path, tokenizer.to_json()?).map_err(ModelError::io(&path))
 }
 
 fn special_ids(config: &LlamaConfig) -> Result<(u32, u32), ModelError> {
@@ -321,28 +417,50 @@ fn special_ids(config: &LlamaConfig) -> Result<(u32, u32), ModelError> {
 }
 
 fn is_multimodal(name: &str) -> bool {
-    name.starts_with("projectors.") || name.starts_with("head.")
+    matches!(Part::of(name), Some(Part::Head))
+        || ["projectors.", "fusions."]
+            .iter()
+            .any(|part| name.starts_with(part))
 }
 
-/// `projectors.0.query` on disk is `projectors.<input>.query`: a file is read without counting inputs.
-fn name_on_disk(name: &str, inputs: &[InputConfig]) -> String {
-    rename_projector(name, |index| {
+/// `projectors.0.query` on disk is `projectors.<input>.query`, and so for fusions: a file is read without counting.
+fn name_on_disk(name: &str, config: &ArtifactConfig) -> String {
+    rename_counted(name, |part, index| {
         let index: usize = index.parse().ok()?;
-        Some(inputs.get(index)?.name.clone())
+        names(part, config).get(index).map(|name| name.to_string())
     })
 }
 
-fn name_in_model(name: &str, inputs: &[InputConfig]) -> String {
-    rename_projector(name, |input| {
-        let index = inputs.iter().position(|config| config.name == input)?;
+fn name_in_model(name: &str, config: &ArtifactConfig) -> String {
+    rename_counted(name, |part, name| {
+        let index = names(part, config)
+            .iter()
+            .position(|other| *other == name)?;
         Some(index.to_string())
     })
 }
 
-fn rename_projector(name: &str, key: impl Fn(&str) -> Option<String>) -> String {
-    let renamed = name.strip_prefix("projectors.").and_then(|rest| {
+fn names<'a>(part: &str, config: &'a ArtifactConfig) -> Vec<&'a str> {
+    if part == "projectors" {
+        config
+            .inputs
+            .iter()
+            .map(|input| input.name.as_str())
+            .collect()
+    } else {
+        config
+            .fusions
+            .iter()
+            .map(|fused| fused.name.as_str())
+            .collect()
+    }
+}
+
+fn rename_counted(name: &str, key: impl Fn(&str, &str) -> Option<String>) -> String {
+    let renamed = ["projectors", "fusions"].iter().find_map(|part| {
+        let rest = name.strip_prefix(part)?.strip_prefix('.')?;
         let (first, rest) = rest.split_once('.')?;
-        Some(format!("projectors.{}.{rest}", key(first)?))
+        Some(format!("{part}.{}.{rest}", key(part, first)?))
     });
     renamed.unwrap_or_else(|| name.to_string())
 }

@@ -4,7 +4,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use limbic_data::{Compiled, Segment};
-use limbic_encoders::Features;
+use limbic_encoders::{Features, Padded};
 
 /// One compiled sample.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +15,8 @@ pub struct Example<'a> {
     pub features: &'a [Option<&'a Features>],
     /// The class, where it counts for the class loss.
     pub label: Option<usize>,
+    /// The valence, where it counts for the valence loss.
+    pub valence: Option<f32>,
 }
 
 /// Samples side by side, padded on the right.
@@ -26,14 +28,20 @@ pub struct Batch {
     pub length: usize,
     /// All text tokens of all samples, one after the other: `[1, text]`.
     pub(crate) text: Tensor<2, Int>,
-    /// For each input the rows that have it: features `[rows, longest, Din]` padded with zeros, and their lengths.
-    pub(crate) media: Vec<Option<(Tensor<3>, Vec<usize>)>>,
-    /// Where each of the B·L positions is found in the table of text rows followed by the inputs' rows.
+    /// The features of each input, of the samples that have it.
+    pub(crate) media: Vec<Option<PerSample>>,
+    /// Token ids `[rows, longest]` of the transcripts, of the samples that have one.
+    pub(crate) transcripts: Option<(Tensor<2, Int>, Words)>,
+    /// The samples whose prompts hold each slot: the inputs' slots first, then the fusions'.
+    pub(crate) holders: Vec<Vec<usize>>,
+    /// Where each of the B·L positions is found in the table of text rows followed by the slots' rows.
     pub(crate) places: Tensor<1, Int>,
     /// Positions (of B·L) whose next token is supervised, `[N]`, and those tokens.
     pub(crate) supervised: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
-    /// Last prompt position of the samples with a label, and the labels.
+    /// Rows of the samples with a label, and the labels.
     pub(crate) labelled: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
+    /// Rows of the samples with a valence, and the valences.
+    pub(crate) valued: Option<(Tensor<1, Int>, Tensor<1>)>,
     /// Last prompt position (of B·L) of every sample.
     pub(crate) prompt_ends: Tensor<1, Int>,
     /// Positions that hold something, padding left out.
@@ -42,6 +50,48 @@ pub struct Batch {
     pub num_supervised: usize,
     /// Samples with a label.
     pub num_labelled: usize,
+}
+
+/// Sequences of those samples that have them.
+#[derive(Debug, Clone)]
+pub(crate) struct PerSample {
+    /// Numbers of these samples, ascending.
+    pub(crate) samples: Vec<usize>,
+    /// Their sequences.
+    pub(crate) padded: Padded,
+}
+
+/// Which samples have a transcript, and how long it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Words {
+    pub(crate) samples: Vec<usize>,
+    pub(crate) lengths: Vec<usize>,
+}
+
+impl PerSample {
+    /// The sequences of `samples`, which are among these.
+    pub(crate) fn only(self, samples: &[usize]) -> Padded {
+        if self.samples == samples {
+            return self.padded;
+        }
+        let rows: Vec<usize> = samples
+            .iter()
+            .map(|sample| {
+                let row = self.samples.iter().position(|other| other == sample);
+                row.expect("a sample that has the sequence")
+            })
+            .collect();
+        let places: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
+        let device = self.padded.values.device().without_autodiff();
+        let places = TensorData::new(places, [rows.len()]);
+        Padded {
+            lengths: rows.iter().map(|row| self.padded.lengths[*row]).collect(),
+            values: self
+                .padded
+                .values
+                .select(0, Tensor::from_data(places, &device)),
+        }
+    }
 }
 
 impl Batch {
@@ -65,11 +115,22 @@ impl Batch {
             .map(|example| text_length(example.compiled))
             .sum();
         let mut text: Vec<i64> = Vec::with_capacity(num_text);
-        let mut rows_of: Vec<Vec<&Features>> = vec![Vec::new(); num_inputs];
-        // Row of the table, or (input, row among that input's rows) until all rows are counted.
+        let slots = examples
+            .iter()
+            .flat_map(|example| &example.compiled.prompt)
+            .filter_map(|segment| match segment {
+                Segment::Media { input, .. } => Some(*input),
+                Segment::Text(_) => None,
+            });
+        let num_slots = slots
+            .max()
+            .map_or(num_inputs, |last| num_inputs.max(last + 1));
+        let mut holders: Vec<Vec<usize>> = vec![Vec::new(); num_slots];
+        // Row of the table, or (slot, row among that slot's rows) until all rows are counted.
         let mut places = vec![Place::Text(0); size * length];
         let (mut supervised, mut targets) = (Vec::new(), Vec::new());
         let (mut labelled, mut labels, mut prompt_ends) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut valued, mut valences) = (Vec::new(), Vec::new());
         for (row, example) in examples.iter().enumerate() {
             let mut position = row * length;
             let mut put_text = |ids: &[u32], position: &mut usize| {
@@ -84,11 +145,13 @@ impl Batch {
                 match segment {
                     Segment::Text(ids) => put_text(ids, &mut position),
                     Segment::Media { input, tokens } => {
-                        let features = example.features[*input].expect(
-                            "the compiler leaves out the slot of a medium that the clip lacks",
-                        );
-                        let first = rows_of[*input].len() * tokens;
-                        rows_of[*input].push(features);
+                        if let Some(features) = example.features.get(*input) {
+                            features.expect(
+                                "the compiler leaves out the slot of a medium that the clip lacks",
+                            );
+                        }
+                        let first = holders[*input].len() * tokens;
+                        holders[*input].push(row);
                         for token in 0..*tokens {
                             media_places.push((position, Place::Media(*input, first + token)));
                             position += 1;
@@ -107,19 +170,22 @@ impl Batch {
                 places[position] = place;
             }
             if let Some(label) = example.label {
-                labelled.push(end as i64);
+                labelled.push(row as i64);
                 labels.push(label as i64);
+            }
+            if let Some(valence) = example.valence {
+                valued.push(row as i64);
+                valences.push(valence);
             }
         }
 
-        let tokens: Vec<usize> = (0..num_inputs)
-            .map(|input| slot_tokens(examples, input))
-            .collect();
         let mut offset = text.len();
-        let offsets: Vec<usize> = (0..num_inputs)
-            .map(|input| {
+        let offsets: Vec<usize> = holders
+            .iter()
+            .enumerate()
+            .map(|(slot, holders)| {
                 let start = offset;
-                offset += rows_of[input].len() * tokens[input];
+                offset += holders.len() * slot_tokens(examples, slot);
                 start
             })
             .collect();
@@ -127,7 +193,7 @@ impl Batch {
             .into_iter()
             .map(|place| match place {
                 Place::Text(row) => row as i64,
-                Place::Media(input, row) => (offsets[input] + row) as i64,
+                Place::Media(slot, row) => (offsets[slot] + row) as i64,
             })
             .collect();
 
@@ -146,13 +212,19 @@ impl Batch {
             num_supervised: supervised.len(),
             num_labelled: labelled.len(),
             text: ints(text).unsqueeze(),
-            media: rows_of
-                .into_iter()
-                .map(|rows| (!rows.is_empty()).then(|| stack(&rows, device)))
+            media: (0..num_inputs)
+                .map(|input| stack(examples, input, device))
                 .collect(),
+            transcripts: transcripts(examples, device),
+            holders,
             places: ints(places),
             supervised: pair(supervised, targets),
             labelled: pair(labelled, labels),
+            valued: (!valued.is_empty()).then(|| {
+                let shape = [valences.len()];
+                let values = Tensor::from_data(TensorData::new(valences, shape), device);
+                (ints(valued), values)
+            }),
             prompt_ends: ints(prompt_ends),
         }
     }
@@ -183,9 +255,15 @@ fn slot_tokens(examples: &[Example], wanted: usize) -> usize {
         .unwrap_or(0)
 }
 
-fn stack(rows: &[&Features], device: &Device) -> (Tensor<3>, Vec<usize>) {
+/// The features of one input, of the samples that have it.
+fn stack(examples: &[Example], input: usize, device: &Device) -> Option<PerSample> {
+    let (samples, rows): (Vec<usize>, Vec<&Features>) = examples
+        .iter()
+        .enumerate()
+        .filter_map(|(sample, example)| Some((sample, example.features[input]?)))
+        .unzip();
     let lengths: Vec<usize> = rows.iter().map(|features| features.length).collect();
-    let longest = lengths.iter().copied().max().unwrap_or(0);
+    let longest = lengths.iter().copied().max()?;
     let dim = rows[0].dim;
     let mut values = vec![0.0f32; rows.len() * longest * dim];
     for (row, features) in rows.iter().enumerate() {
@@ -193,5 +271,28 @@ fn stack(rows: &[&Features], device: &Device) -> (Tensor<3>, Vec<usize>) {
         values[start..start + features.data.len()].copy_from_slice(&features.data);
     }
     let data = TensorData::new(values, [rows.len(), longest, dim]);
-    (Tensor::from_data(data, device), lengths)
+    let values = Tensor::from_data(data, device);
+    Some(PerSample {
+        samples,
+        padded: Padded { values, lengths },
+    })
+}
+
+fn transcripts(examples: &[Example], device: &Device) -> Option<(Tensor<2, Int>, Words)> {
+    let (samples, rows): (Vec<usize>, Vec<&[u32]>) = examples
+        .iter()
+        .enumerate()
+        .map(|(sample, example)| (sample, example.compiled.transcript.as_slice()))
+        .filter(|(_, ids)| !ids.is_empty())
+        .unzip();
+    let lengths: Vec<usize> = rows.iter().map(|ids| ids.len()).collect();
+    let longest = lengths.iter().copied().max()?;
+    let mut ids = vec![0i64; rows.len() * longest];
+    for (row, of_row) in rows.iter().zip(ids.chunks_exact_mut(longest)) {
+        for (id, place) in row.iter().zip(of_row) {
+            *place = i64::from(*id);
+        }
+    }
+    let ids = Tensor::from_data(TensorData::new(ids, [rows.len(), longest]), device);
+    Some((ids, Words { samples, lengths }))
 }

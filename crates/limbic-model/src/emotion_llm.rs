@@ -1,50 +1,154 @@
 //! The forward pass. Letters: B samples, L positions, D decoder width, V vocabulary, C classes, N selected positions.
 
 use burn::module::Module;
-use burn::tensor::{Int, Tensor};
-use limbic_encoders::Projector;
+use burn::tensor::{FloatDType, Int, Tensor};
+use limbic_encoders::{Fusion, Padded, Projector};
 use limbic_llama::{Dropout, Generation, Llama, Padding, Prompt, Sampling};
 
-use crate::{Batch, ClassHead, ModelError};
+use crate::batch::PerSample;
+use crate::{Alignment, Batch, Head, Mask, ModelError, Reads, Source};
 
-/// Projectors, decoder and class head. Encoders stand outside: they are frozen, and their features are inputs.
+/// Projectors, fusions, decoder and heads. Encoders stand outside: they are frozen, and their features are inputs.
 #[derive(Module, Debug)]
 pub struct EmotionLlm {
     /// The decoder, with or without adapters.
     pub llama: Llama,
-    /// One projector an input.
-    pub projectors: Vec<Projector>,
-    /// Classes from the last prompt position.
-    pub head: Option<ClassHead>,
+    /// One projector an input; none where only fusions read it.
+    pub projectors: Vec<Option<Projector>>,
+    /// Each makes tokens of several inputs together.
+    pub fusions: Vec<Fusion>,
+    /// Classes from the last prompt position, or from a fusion.
+    pub head: Option<Head>,
+    /// Valence from the same.
+    pub valence: Option<Head>,
+    /// Clip and caption in one space.
+    pub alignment: Option<Alignment>,
+    /// What stands for hidden tokens of captions.
+    pub mask: Option<Mask>,
+    /// What each fusion reads.
+    #[module(skip)]
+    pub(crate) sources: Vec<Vec<Source>>,
+    /// What each fusion is called.
+    #[module(skip)]
+    pub(crate) fusion_names: Vec<String>,
 }
 
-/// What the losses are computed from: logits at the positions that count, and what they should have said.
+/// What a fusion makes of the samples that have all of its sources.
 #[derive(Debug)]
+pub struct Fused {
+    /// Numbers of these samples, ascending.
+    pub samples: Vec<usize>,
+    /// `[samples, tokens, D]`
+    pub tokens: Tensor<3>,
+}
+
+/// Which readings a forward pass is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Of the supervised tokens.
+    pub tokens: bool,
+    /// Of the class head.
+    pub classes: bool,
+    /// Of the valence head.
+    pub valences: bool,
+}
+
+impl Asked {
+    /// All three.
+    pub const ALL: Self = Self {
+        tokens: true,
+        classes: true,
+        valences: true,
+    };
+}
+
+/// What losses of prompts are computed from: what the model says where it counts, and what it should have said.
+#[derive(Debug, Default)]
 pub struct Readout {
     /// Token logits `[N, V]` of the supervised positions, and the tokens `[N]`.
     pub tokens: Option<(Tensor<2>, Tensor<1, Int>)>,
     /// Class logits `[N, C]` of the labelled samples, and the classes `[N]`.
     pub classes: Option<(Tensor<2>, Tensor<1, Int>)>,
+    /// The valence head's numbers `[N]` for the samples that have a valence, and the valences `[N]`.
+    pub valences: Option<(Tensor<1>, Tensor<1>)>,
+}
+
+/// What the heads say about a batch.
+#[derive(Debug)]
+pub struct Judgement {
+    /// Class logits `[B, C]`; `None` without a class head.
+    pub classes: Option<Tensor<2>>,
+    /// Valences `[B]`; `None` without a valence head.
+    pub valences: Option<Tensor<1>>,
 }
 
 impl EmotionLlm {
-    /// Text embeddings with the projected media in their slots.
+    /// Text embeddings with the projected and fused media in their slots.
     ///
     /// # Shapes
     /// `[B, L, D]`; positions after a sample's end hold whatever row comes first, which no one looks at.
-    fn embed(&self, batch: &Batch) -> Tensor<3> {
+    pub(crate) fn embed(&self, batch: &Batch) -> Tensor<3> {
         let text = self.llama.embed(batch.text.clone());
         let dim = text.dims()[2];
-        let mut table = vec![text.reshape([-1, dim as i32])];
-        for (projector, media) in self.projectors.iter().zip(&batch.media) {
-            if let Some((features, lengths)) = media {
-                let tokens = projector.forward(features.clone(), lengths);
-                table.push(tokens.reshape([-1, dim as i32]));
+        let rows = |tokens: Tensor<3>| tokens.reshape([-1, dim as i32]);
+        let mut table = vec![rows(text)];
+        let inputs = self.projectors.len();
+        for (index, holders) in batch.holders.iter().enumerate() {
+            if holders.is_empty() {
+                continue;
+            }
+            if index < inputs {
+                let projector = self.projectors[index]
+                    .as_ref()
+                    .expect("the compiler gives no slot to an input without a projector");
+                let PerSample { samples, padded } = batch.media[index]
+                    .as_ref()
+                    .expect("a sample whose prompt has a slot has the features for it");
+                assert_eq!(samples, holders, "samples with input {index}");
+                table.push(rows(
+                    projector.forward(padded.values.clone(), &padded.lengths),
+                ));
+            } else {
+                let fused = self
+                    .fuse(batch, index - inputs)
+                    .expect("a sample whose prompt has a fusion's slot has all of its sources");
+                assert_eq!(&fused.samples, holders, "samples with all sources");
+                table.push(rows(fused.tokens));
             }
         }
         Tensor::cat(table, 0)
             .select(0, batch.places.clone())
             .reshape([batch.size, batch.length, dim])
+    }
+
+    /// What fusion number `index` makes of the samples that have all of its sources; `None` where none has.
+    pub fn fuse(&self, batch: &Batch, index: usize) -> Option<Fused> {
+        let sources: Vec<PerSample> = self.sources[index]
+            .iter()
+            .map(|source| match source {
+                Source::Input(input) => batch.media[*input].clone(),
+                Source::Transcript => batch.transcripts.as_ref().map(|(ids, words)| PerSample {
+                    samples: words.samples.clone(),
+                    padded: Padded {
+                        values: self.llama.embed(ids.clone()).cast(FloatDType::F32),
+                        lengths: words.lengths.clone(),
+                    },
+                }),
+            })
+            .collect::<Option<_>>()?;
+        let has = |sample: &usize| sources.iter().all(|source| source.samples.contains(sample));
+        let samples: Vec<usize> = (0..batch.size).filter(has).collect();
+        if samples.is_empty() {
+            return None;
+        }
+        let sources = sources
+            .into_iter()
+            .map(|source| source.only(&samples))
+            .collect();
+        Some(Fused {
+            tokens: self.fusions[index].forward(sources),
+            samples,
+        })
     }
 
     /// Decoder states before the final norm, one row a position: `[B·L, D]`.
@@ -56,33 +160,87 @@ impl EmotionLlm {
         hidden.reshape([batch.size * batch.length, dim])
     }
 
-    /// Logits where there is something to learn: final norm, output layer and head run on those positions only.
-    pub fn forward(&self, batch: &Batch, dropout: Dropout) -> Readout {
-        let states = self.states(batch, dropout);
-        let tokens = batch.supervised.as_ref().map(|(at, targets)| {
-            let logits = self
-                .llama
-                .logits(states.clone().select(0, at.clone()), dropout);
-            (logits, targets.clone())
-        });
-        let classes =
-            batch
-                .labelled
-                .as_ref()
-                .zip(self.head.as_ref())
-                .map(|((at, labels), head)| {
-                    let states = self.llama.norm(states.clone().select(0, at.clone()));
-                    (head.forward(states), labels.clone())
-                });
-        Readout { tokens, classes }
+    /// What was asked for, where there is something to learn: final norm, output layer and heads run on those positions
+    /// only, and the decoder's blocks only where someone reads their states.
+    pub fn forward(&self, batch: &Batch, asked: Asked, dropout: Dropout) -> Readout {
+        let supervised = batch.supervised.as_ref().filter(|_| asked.tokens);
+        let head = self.head.as_ref().filter(|_| asked.classes);
+        let classes = head.zip(batch.labelled.as_ref());
+        let head = self.valence.as_ref().filter(|_| asked.valences);
+        let valences = head.zip(batch.valued.as_ref());
+        let reads = |head: Option<&Head>| head.is_some_and(|head| head.reads().is_decoder());
+        let states = (supervised.is_some()
+            || reads(classes.map(|(head, _)| head))
+            || reads(valences.map(|(head, _)| head)))
+        .then(|| self.states(batch, dropout));
+        Readout {
+            tokens: supervised.map(|(at, targets)| {
+                let states = states
+                    .clone()
+                    .expect("supervised positions were looked for");
+                let logits = self.llama.logits(states.select(0, at.clone()), dropout);
+                (logits, targets.clone())
+            }),
+            classes: classes.map(|(head, (rows, labels))| {
+                let state = self.state(head, batch, rows, states.as_ref());
+                (head.forward(state), labels.clone())
+            }),
+            valences: valences.map(|(head, (rows, valences))| {
+                let state = self.state(head, batch, rows, states.as_ref());
+                (head.forward(state).squeeze_dim(1), valences.clone())
+            }),
+        }
     }
 
-    /// Class logits `[B, C]` of every sample; `None` without a head.
-    pub fn classify(&self, batch: &Batch) -> Option<Tensor<2>> {
-        let head = self.head.as_ref()?;
-        let states = self.states(batch, Dropout::OFF);
-        let states = self.llama.norm(states.select(0, batch.prompt_ends.clone()));
-        Some(head.forward(states))
+    /// What both heads say about every sample.
+    pub fn judge(&self, batch: &Batch) -> Judgement {
+        let heads = [&self.head, &self.valence];
+        let states = heads
+            .into_iter()
+            .flatten()
+            .any(|head| head.reads().is_decoder())
+            .then(|| self.states(batch, Dropout::OFF));
+        let device = batch.prompt_ends.device();
+        let all = Tensor::arange(0..batch.size as i64, &device);
+        let [classes, valences] = heads.map(|head| {
+            let head = head.as_ref()?;
+            Some(head.forward(self.state(head, batch, &all, states.as_ref())))
+        });
+        Judgement {
+            classes,
+            valences: valences.map(|valences| valences.squeeze_dim(1)),
+        }
+    }
+
+    /// The state that `head` reads for some rows of the batch, `[N, D]`.
+    fn state(
+        &self,
+        head: &Head,
+        batch: &Batch,
+        rows: &Tensor<1, Int>,
+        states: Option<&Tensor<2>>,
+    ) -> Tensor<2> {
+        match head.reads() {
+            Reads::Decoder => {
+                let states = states
+                    .expect("the decoder ran, since a head reads it")
+                    .clone();
+                let ends = batch.prompt_ends.clone().select(0, rows.clone());
+                self.llama.norm(states.select(0, ends))
+            }
+            Reads::Fusion(name) => {
+                let index = self.fusion_names.iter().position(|other| other == name);
+                let index = index.unwrap_or_else(|| panic!("no fusion is called `{name}`"));
+                let fused = self.fuse(batch, index);
+                let fused = fused.filter(|fused| fused.samples.len() == batch.size);
+                let Fused { tokens, .. } =
+                    fused.expect("a data set holds only clips that have what the heads read");
+                tokens
+                    .mean_dim(1)
+                    .squeeze_dim::<2>(1)
+                    .select(0, rows.clone())
+            }
+        }
     }
 
     /// Continues each prompt of a batch compiled without answers; `ids` name the samples' noise.
@@ -158,12 +316,12 @@ mod tests {
                         let wanted = text(ids);
                         assert_eq!(next(wanted.len()), wanted);
                     }
-                    Segment::Media { input, tokens } => {
+                    Segment::Media { input, tokens } if *input < 2 => {
                         let of_input = [&fixture.voices, &fixture.pitches][*input];
                         let features = &of_input[row];
                         let shape = [1, features.length, features.dim];
                         let data = TensorData::new(features.data.clone(), shape);
-                        let projector = &model.projectors[*input];
+                        let projector = model.projectors[*input].as_ref().unwrap();
                         let wanted = projector
                             .forward(Tensor::from_data(data, &device()), &[features.length]);
                         assert_eq!(wanted.dims(), [1, *tokens, dim]);
@@ -174,11 +332,22 @@ mod tests {
                         );
                         slots += 1;
                     }
+                    Segment::Media { input, tokens } => {
+                        let alone = fixture.batch(&compiled, &[row]);
+                        let wanted = model.fuse(&alone, input - 2).unwrap().tokens;
+                        assert_eq!(wanted.dims(), [1, *tokens, dim]);
+                        let got = next(tokens * dim);
+                        assert!(distance(got, &host(wanted)) < 1e-6, "sample {row}");
+                        slots += 1;
+                    }
                 }
             }
             let wanted = text(&sample.answer);
             assert_eq!(next(wanted.len()), wanted);
         }
-        assert_eq!(slots, 3, "two media of the first clip, one of the second");
+        assert_eq!(
+            slots, 6,
+            "two media and two fusions of the first clip, one of each of the second"
+        );
     }
 }

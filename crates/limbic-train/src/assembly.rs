@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use limbic_data::TextTokenizer;
 use limbic_llama::{Llama, LlamaConfig};
 use limbic_model::{
-    Artifact, ArtifactConfig, DecoderSource, EmotionLlm, Part, Trainables, read_decoder,
+    Artifact, ArtifactConfig, DecoderSource, EmotionLlm, Part, Source, Trainables, read_decoder,
 };
 use limbic_weights::Weights;
 
@@ -35,24 +35,31 @@ impl Assembly<'_> {
     pub(crate) fn build(&self, device: &Device) -> anyhow::Result<(Artifact, Trainables)> {
         let Self { recipe, config, .. } = self;
         let (llama, tokenizer, folder) = decoder(recipe, self.init, self.texts, device)?;
-        let mut model = config.model()?.init(llama, recipe.seed, device);
+        let mut model = config
+            .model()?
+            .init(llama, recipe.seed, device)
+            .map_err(at_fault)?;
         if let Some(init) = self.init {
             model = take_over(model, config, init)?;
         }
 
         // New adapters stand on the sum of the old ones and their decoder.
-        let merged = recipe.model.lora.is_some() && model.llama.lora().is_some();
+        let merged = recipe.model.get().lora.is_some() && model.llama.lora().is_some();
         if merged {
             model.llama = model.llama.merge_lora();
         }
-        if let Some(lora) = &recipe.model.lora {
+        if let Some(lora) = &recipe.model.get().lora {
             model.llama = model.llama.with_lora(lora, recipe.seed).map_err(at_fault)?;
         }
         let parts: Vec<Part> = recipe.train.learning_rate.keys().copied().collect();
         let trainables = Trainables::of(&model, &parts);
-        check_parts(&parts, &trainables, config)?;
+        let had_fusions = !recipe.model.get().fusions.is_empty()
+            || self
+                .init
+                .is_some_and(|init| !init.config.fusions.is_empty());
+        check_parts(&parts, &trainables, config, had_fusions)?;
 
-        let decoder = recipe.model.decoder.as_ref().map(Reference::get);
+        let decoder = recipe.model.get().decoder.as_ref().map(Reference::get);
         let changed = merged
             || parts.contains(&Part::Decoder)
             || matches!(decoder, Some(DecoderRecipe::Scratch(_)));
@@ -82,20 +89,44 @@ impl Assembly<'_> {
         model: &mut EmotionLlm,
         train: &[EncodedClip],
     ) -> anyhow::Result<()> {
-        for (index, input) in self.config.inputs.iter().enumerate() {
-            let is_new = self
-                .init
-                .is_none_or(|init| init.config.inputs.iter().all(|old| old.name != input.name));
-            if input.projector.standardise() && is_new {
-                let (mean, std) = statistics(train, index).ok_or_else(|| {
-                    RunError::Data(format!(
-                        "no training clip has input `{}`, so its features cannot be standardised; \
-                         leave it out of `inputs`",
-                        input.name
-                    ))
-                })?;
-                let projector = model.projectors[index].clone();
-                model.projectors[index] = projector.with_statistics(mean, std);
+        let measured = |index: usize| {
+            statistics(train, index).ok_or_else(|| {
+                RunError::Data(format!(
+                    "no training clip has input `{}`, so its features cannot be standardised; \
+                     leave it out of `inputs`",
+                    self.config.inputs[index].name
+                ))
+            })
+        };
+        let config = self.config;
+        for (index, input) in config.inputs.iter().enumerate() {
+            let learnt = self.init.is_some_and(|init| {
+                let mut old = init.config.inputs.iter();
+                old.any(|old| old.name == input.name && old.projector.is_some())
+            });
+            let standardise = input.projector.as_ref().is_some_and(|it| it.standardise());
+            if standardise && !learnt {
+                let (mean, std) = measured(index)?;
+                let projector = model.projectors[index].take();
+                model.projectors[index] =
+                    projector.map(|projector| projector.with_statistics(mean, std));
+            }
+        }
+        for (index, fused) in config.fusions.iter().enumerate() {
+            let learnt = self.init.is_some_and(|init| {
+                let mut old = init.config.fusions.iter();
+                old.any(|old| old.name == fused.name)
+            });
+            if learnt || !fused.fusion.standardise() {
+                continue;
+            }
+            for (place, source) in fused.resolve(&config.inputs)?.into_iter().enumerate() {
+                // Words have no statistics: what the decoder reads is as it should be.
+                if let Source::Input(input) = source {
+                    let (mean, std) = measured(input)?;
+                    let fusion = model.fusions[index].clone();
+                    model.fusions[index] = fusion.with_statistics(place, mean, std);
+                }
             }
         }
         Ok(())
@@ -109,7 +140,12 @@ fn decoder(
     device: &Device,
 ) -> anyhow::Result<(Llama, TextTokenizer, PathBuf)> {
     match (
-        recipe.model.decoder.as_ref().map(|decoder| decoder.get()),
+        recipe
+            .model
+            .get()
+            .decoder
+            .as_ref()
+            .map(|decoder| decoder.get()),
         init,
     ) {
         (None, Some(init)) => Ok((
@@ -154,30 +190,63 @@ fn decoder(
     }
 }
 
-/// Projectors of inputs that the start artifact has too, and its head where the labels are the same.
+/// Projectors of inputs that the start artifact has too, likewise fusions, and its heads where they are built alike and
+/// mean the same.
 fn take_over(
     mut model: EmotionLlm,
     config: &ArtifactConfig,
     init: &Artifact,
 ) -> anyhow::Result<EmotionLlm> {
+    let other = |what: &str, name: &str| {
+        RunError::recipe(format!(
+            "{what} than in `init_from`, so what that learnt is of no use to it; build it alike or give `{name}` \
+             another name"
+        ))
+    };
     for (index, input) in config.inputs.iter().enumerate() {
         let mut all = init.config.inputs.iter();
         if let Some(old) = all.position(|other| other.name == input.name) {
             let built = &init.config.inputs[old];
             if (&built.encoder, &built.projector) != (&input.encoder, &input.projector) {
-                return Err(RunError::recipe(format!(
-                    "input `{}` has another encoder or projector than in `init_from`, so what that learnt is of no use to it; \
-                     build it alike or give it another name",
-                    input.name
-                )));
+                let what = format!("input `{}` has another encoder or projector", input.name);
+                return Err(other(&what, &input.name));
             }
-            let weights = Weights::collect(&init.model.projectors[old]);
-            let projector = model.projectors[index].clone();
-            model.projectors[index] = limbic_weights::load(projector, &weights)?;
+            model.projectors[index].clone_from(&init.model.projectors[old]);
+        }
+    }
+    for (index, fused) in config.fusions.iter().enumerate() {
+        let mut all = init.config.fusions.iter();
+        if let Some(old) = all.position(|other| other.name == fused.name) {
+            let built = &init.config.fusions[old];
+            let encoder = |config: &ArtifactConfig, name: &String| {
+                let mut inputs = config.inputs.iter();
+                inputs
+                    .find(|input| input.name == *name)
+                    .map(|input| input.encoder.clone())
+            };
+            let same_encoders = built
+                .sources
+                .iter()
+                .all(|name| encoder(config, name) == encoder(&init.config, name));
+            if (&built.sources, &built.fusion) != (&fused.sources, &fused.fusion) || !same_encoders
+            {
+                let what = format!("fusion `{}` is another, or reads others,", fused.name);
+                return Err(other(&what, &fused.name));
+            }
+            model.fusions[index].clone_from(&init.model.fusions[old]);
         }
     }
     if init.config.head == config.head && init.config.labels == config.labels {
         model.head.clone_from(&init.model.head);
+    }
+    if init.config.valence == config.valence {
+        model.valence.clone_from(&init.model.valence);
+    }
+    if init.config.alignment == config.alignment {
+        model.alignment.clone_from(&init.model.alignment);
+    }
+    if init.config.mask == config.mask {
+        model.mask.clone_from(&init.model.mask);
     }
     Ok(model)
 }
@@ -186,10 +255,15 @@ fn check_parts(
     parts: &[Part],
     trainables: &Trainables,
     config: &ArtifactConfig,
+    had_fusions: bool,
 ) -> anyhow::Result<()> {
     for part in parts {
-        // `inputs=[transcript]` turns every projector off; that is what was asked for.
-        let turned_off = *part == Part::Projectors && config.inputs.is_empty();
+        // `inputs=[transcript]` turns every projector off, and fewer inputs a fusion; that is what was asked for.
+        let turned_off = match part {
+            Part::Projectors => config.inputs.is_empty(),
+            Part::Fusions => had_fusions && config.fusions.is_empty(),
+            _ => false,
+        };
         if trainables.num_values_of(*part) == 0 && !turned_off {
             let name = serde_yaml::to_string(part)?;
             return Err(RunError::recipe(format!(
@@ -201,7 +275,7 @@ fn check_parts(
     if trainables.num_values() == 0 {
         return Err(RunError::recipe(
             "`train.learning_rate` names no part that this model has in use, so nothing would be trained; \
-             wanted some of decoder, lora, projectors, head",
+             wanted some of decoder, lora, projectors, fusions, head",
         ));
     }
     Ok(())

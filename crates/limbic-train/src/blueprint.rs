@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use limbic_data::error::nearest;
 use limbic_data::{LabelSet, Manifest, Task};
-use limbic_model::{Artifact, ArtifactConfig, DecoderSource, FORMAT, InputConfig};
+use limbic_model::{
+    AlignmentConfig, Artifact, ArtifactConfig, DecoderSource, FORMAT, FusedConfig, InputConfig,
+    TRANSCRIPT,
+};
 
+use crate::objectives::is_mute;
 use crate::{Recipe, RunError};
-
-/// The name by which `inputs:` of a recipe calls the spoken words.
-const TRANSCRIPT: &str = "transcript";
 
 /// Inputs, prompt, labels and head of the model; its decoder is settled later.
 ///
@@ -20,12 +21,15 @@ pub(crate) fn blueprint(
     init: Option<&Artifact>,
 ) -> anyhow::Result<ArtifactConfig> {
     let init = init.map(|init| &init.config);
-    let all: Vec<InputConfig> = if recipe.model.inputs.is_empty() {
+    let model = recipe.model.get();
+    let placeholder =
+        |given: &Option<String>, name: &str| given.clone().unwrap_or_else(|| format!("<{name}>"));
+    let all: Vec<InputConfig> = if model.inputs.is_empty() {
         init.map(|init| init.inputs.clone()).unwrap_or_default()
     } else {
-        let built = recipe.model.inputs.iter().map(|input| InputConfig {
+        let built = model.inputs.iter().map(|input| InputConfig {
             name: input.name.clone(),
-            placeholder: input.placeholder.clone(),
+            placeholder: placeholder(&input.placeholder, &input.name),
             encoder: input.encoder.get().clone(),
             projector: input.projector.clone(),
             frames: input.frames,
@@ -33,14 +37,39 @@ pub(crate) fn blueprint(
         });
         built.collect()
     };
-    for (index, input) in all.iter().enumerate() {
+    let fusions: Vec<FusedConfig> = if model.fusions.is_empty() && model.inputs.is_empty() {
+        init.map(|init| init.fusions.clone()).unwrap_or_default()
+    } else {
+        let built = model.fusions.iter().map(|fused| FusedConfig {
+            name: fused.name.clone(),
+            placeholder: placeholder(&fused.placeholder, &fused.name),
+            sources: fused.sources.clone(),
+            fusion: fused.fusion.clone(),
+        });
+        built.collect()
+    };
+    for input in &all {
         input.check().map_err(at_fault)?;
-        if input.name == TRANSCRIPT || all[..index].iter().any(|other| other.name == input.name) {
+    }
+    for fused in &fusions {
+        fused.resolve(&all).map_err(at_fault)?;
+    }
+    let mut taken = vec![TRANSCRIPT];
+    for (key, name) in all
+        .iter()
+        .map(|input| ("model.inputs", input.name.as_str()))
+        .chain(
+            fusions
+                .iter()
+                .map(|fused| ("model.fusions", fused.name.as_str())),
+        )
+    {
+        if taken.contains(&name) {
             return Err(RunError::recipe(format!(
-                "`model.inputs`: the name `{}` is taken; give each input one of its own",
-                input.name
+                "`{key}`: the name `{name}` is taken; give each input and each fusion one of its own"
             )));
         }
+        taken.push(name);
     }
     let known: Vec<&str> = all
         .iter()
@@ -60,6 +89,24 @@ pub(crate) fn blueprint(
     if used.is_empty() {
         return Err(RunError::recipe("`inputs` is empty; wanted at least one"));
     }
+    let inputs: Vec<InputConfig> = all
+        .into_iter()
+        .filter(|input| used.contains(&input.name))
+        .collect();
+    let fusions: Vec<FusedConfig> = fusions
+        .into_iter()
+        .filter(|fused| fused.sources.iter().all(|name| used.contains(name)))
+        .collect();
+    let is_read = |input: &InputConfig| {
+        let mut sources = fusions.iter().flat_map(|fused| &fused.sources);
+        input.projector.is_some() || sources.any(|name| *name == input.name)
+    };
+    if let Some(input) = inputs.iter().find(|input| !is_read(input)) {
+        return Err(RunError::recipe(format!(
+            "input `{}` has no `projector`, and no fusion in use reads it; give it one, or leave it out",
+            input.name
+        )));
+    }
     let prompt = match (&recipe.prompt, init) {
         (Some(prompt), _) => prompt.get().clone(),
         (None, Some(init)) => init.prompt.clone(),
@@ -73,8 +120,7 @@ pub(crate) fn blueprint(
         (Some(labels), _) => Some(labels.get().clone()),
         (None, init) => init.and_then(|init| init.labels.clone()),
     };
-    let head = recipe
-        .model
+    let head = model
         .head
         .clone()
         .or_else(|| init.and_then(|init| init.head.clone()));
@@ -83,19 +129,54 @@ pub(crate) fn blueprint(
             "`model.head` needs `labels`; name a file of configs/labels",
         ));
     }
-    Ok(ArtifactConfig {
+    let loss = &recipe.train.loss;
+    let valence = model
+        .valence
+        .clone()
+        .or_else(|| init.and_then(|init| init.valence.clone()));
+    let alignment = alignment(recipe, init)?;
+    let mut config = ArtifactConfig {
         format: FORMAT,
         run: recipe.name.clone(),
         decoder: DecoderSource::Own,
         transcript: used.iter().any(|name| name == TRANSCRIPT),
-        inputs: all
-            .into_iter()
-            .filter(|input| used.contains(&input.name))
-            .collect(),
+        inputs,
+        fusions,
         prompt,
         labels,
         head,
-    })
+        valence,
+        alignment,
+        // Made for the loss alone, and of no use without it.
+        mask: loss.masked_weight.is_used(),
+        mute: false,
+    };
+    config.mute = is_mute(loss, &config);
+    Ok(config)
+}
+
+/// The common space of clips and captions, which is there for the contrastive loss alone.
+fn alignment(
+    recipe: &Recipe,
+    init: Option<&ArtifactConfig>,
+) -> anyhow::Result<Option<AlignmentConfig>> {
+    let own = recipe.model.get().alignment.clone();
+    let is_used = recipe.train.loss.contrastive_weight.is_used();
+    if own.as_ref().is_some_and(|alignment| alignment.dim == 0) {
+        return Err(RunError::recipe(
+            "`model.alignment.dim` is 0, wanted at least 1",
+        ));
+    }
+    match own.or_else(|| init.and_then(|init| init.alignment.clone())) {
+        Some(alignment) if is_used => Ok(Some(alignment)),
+        None if is_used => Err(RunError::recipe(
+            "`train.loss.contrastive_weight` needs `model.alignment`; add it, for example { dim: 64 }",
+        )),
+        Some(_) if recipe.model.get().alignment.is_some() => Err(RunError::recipe(
+            "`model.alignment` is of use for the contrastive loss alone; give `train.loss.contrastive_weight` a weight, or remove it",
+        )),
+        Some(_) | None => Ok(None),
+    }
 }
 
 /// Refuses a task that needs labels without any, and a label set that no clip speaks. What is told about clips with

@@ -5,13 +5,14 @@
 //! of them than `data.max_bad` end the run. A clip that lacks a medium goes on without it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Context;
 use burn::tensor::Device;
 use limbic_data::{Clip, DataError, Reason, read_frames, read_waveform};
-use limbic_encoders::{Encoder, Features, Media, Modality};
-use limbic_model::InputConfig;
+use limbic_encoders::{Encoder, Features, InputLength, Media, Modality};
+use limbic_model::{ArtifactConfig, FusedConfig, InputConfig};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -22,8 +23,8 @@ use crate::RunError;
 pub struct EncodedClip {
     /// The clip.
     pub clip: Clip,
-    /// `None` where the clip lacks the medium.
-    pub features: Vec<Option<Features>>,
+    /// `None` where the clip lacks the medium. Inputs that read the same have the same.
+    pub features: Vec<Option<Arc<Features>>>,
 }
 
 /// A clip that cannot be used, as a line of `quarantine.jsonl`.
@@ -41,49 +42,111 @@ pub struct Quarantined {
 #[derive(Debug)]
 pub struct FeatureReader {
     inputs: Vec<InputConfig>,
+    fusions: Vec<FusedConfig>,
+    /// One for each description of an encoder, however many inputs have it.
     encoders: Vec<Encoder>,
+    /// For each input the number of its encoder.
+    encoder_of: Vec<usize>,
 }
 
 impl FeatureReader {
-    /// Builds the encoders of `inputs` on `device`.
+    /// Builds the encoders of the inputs of `config` on `device`.
     ///
     /// # Errors
     /// An encoder that cannot be built, with its input.
-    pub fn new(inputs: &[InputConfig], device: &Device) -> anyhow::Result<Self> {
-        let encoders = inputs
-            .iter()
-            .map(|input| {
-                input
-                    .encoder
-                    .init(device)
-                    .with_context(|| format!("encoder of input `{}`", input.name))
-            })
-            .collect::<anyhow::Result<_>>()?;
+    pub fn new(config: &ArtifactConfig, device: &Device) -> anyhow::Result<Self> {
+        let inputs = config.inputs.clone();
+        let mut encoders = Vec::new();
+        let mut encoder_of: Vec<usize> = Vec::new();
+        for (index, input) in inputs.iter().enumerate() {
+            let mut before = inputs[..index].iter();
+            encoder_of.push(
+                match before.position(|other| other.encoder == input.encoder) {
+                    Some(other) => encoder_of[other],
+                    None => {
+                        let encoder = input.encoder.init(device);
+                        encoders.push(
+                            encoder
+                                .with_context(|| format!("encoder of input `{}`", input.name))?,
+                        );
+                        encoders.len() - 1
+                    }
+                },
+            );
+        }
         Ok(Self {
-            inputs: inputs.to_vec(),
+            inputs,
+            fusions: config.fusions.clone(),
             encoders,
+            encoder_of,
         })
     }
 
     /// Features of one clip.
     ///
     /// # Errors
-    /// Why the clip is unusable, or an input whose projector cannot take so long a clip.
+    /// Why the clip is unusable, or an input whose projector or fusion cannot take so long a clip.
     pub fn read(&self, clip: &Clip) -> Result<EncodedClip, Quarantined> {
-        let mut features = Vec::with_capacity(self.inputs.len());
-        for (input, encoder) in self.inputs.iter().zip(&self.encoders) {
-            features.push(
-                read_input(clip, input, encoder).map_err(|(reason, detail)| Quarantined {
-                    id: clip.id.clone(),
-                    reason,
-                    detail,
-                })?,
-            );
+        let quarantined = |(reason, detail)| Quarantined {
+            id: clip.id.clone(),
+            reason,
+            detail,
+        };
+        let mut features: Vec<Option<Arc<Features>>> = Vec::with_capacity(self.inputs.len());
+        for (index, input) in self.inputs.iter().enumerate() {
+            let reads_the_same = |other: &InputConfig| {
+                (&other.encoder, other.frames, other.crop)
+                    == (&input.encoder, input.frames, input.crop)
+            };
+            let of_input = match self.inputs[..index].iter().position(reads_the_same) {
+                Some(other) => features[other].clone(),
+                None => read_input(clip, input, &self.encoders[self.encoder_of[index]])
+                    .map_err(quarantined)?
+                    .map(Arc::new),
+            };
+            if let Some(features) = &of_input {
+                check_length(input, features).map_err(quarantined)?;
+            }
+            features.push(of_input);
+        }
+        for fused in &self.fusions {
+            self.check_fusion(fused, &features).map_err(quarantined)?;
         }
         Ok(EncodedClip {
             clip: clip.clone(),
             features,
         })
+    }
+
+    /// Refuses sources that are together longer than a fusion takes.
+    fn check_fusion(
+        &self,
+        fused: &FusedConfig,
+        features: &[Option<Arc<Features>>],
+    ) -> Result<(), (Reason, String)> {
+        let lengths = self
+            .inputs
+            .iter()
+            .zip(features)
+            .filter_map(|(input, features)| {
+                let features = features.as_ref()?;
+                fused
+                    .sources
+                    .contains(&input.name)
+                    .then_some(features.length)
+            });
+        let length: usize = lengths.sum();
+        match fused.fusion.max_length() {
+            Some(longest) if length > longest => Err((
+                Reason::TooLong,
+                format!(
+                    "{length} features for fusion `{}`, which takes {longest} of all its sources together; \
+                     raise its `max_length` or shorten the clip",
+                    fused.name
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Features of all `clips`, in their order, and the clips that are unusable. `progress` gets the number done; nothing
@@ -156,7 +219,7 @@ fn read_input(
             .map(Some)
             .map_err(|error| (Reason::Decode, format!("{}: {error}", path.display())))
     };
-    let features = match input.encoder.modality() {
+    Ok(match input.encoder.modality() {
         Modality::Video => {
             let (Some(path), Some(size)) = (&clip.video, input.encoder.image_size()) else {
                 return Ok(None);
@@ -192,17 +255,32 @@ fn read_input(
                 )?,
             }
         }
+    })
+}
+
+fn check_length(input: &InputConfig, features: &Features) -> Result<(), (Reason, String)> {
+    let Some(projector) = &input.projector else {
+        return Ok(());
     };
-    match (&features, input.projector.max_length()) {
-        (Some(features), Some(longest)) if features.length > longest => Err((
-            Reason::TooLong,
-            format!(
-                "{} features for input `{}`, whose projector takes {longest}; raise its `max_length` or shorten the clip",
-                features.length, input.name
-            ),
-        )),
-        _ => Ok(features),
+    let (accepts, got) = (projector.accepts(), features.length);
+    if accepts.allows(got) {
+        return Ok(());
     }
+    let (reason, fix) = match accepts {
+        InputLength::AtMost(_) => (
+            Reason::TooLong,
+            "raise its `max_length` (or `positions`) or shorten the clip",
+        ),
+        _ => (
+            Reason::WrongLength,
+            "make projector, encoder and `frames` agree",
+        ),
+    };
+    let problem = format!(
+        "{got} features for input `{}`, whose projector takes {accepts}; {fix}",
+        input.name
+    );
+    Err((reason, problem))
 }
 
 /// Mean and deviation of each feature dimension over all clips, the deviation floored so that it can divide.
@@ -210,7 +288,7 @@ pub(crate) fn statistics(clips: &[EncodedClip], input: usize) -> Option<(Vec<f32
     const SMALLEST: f64 = 1e-5;
     let all: Vec<&Features> = clips
         .iter()
-        .filter_map(|clip| clip.features[input].as_ref())
+        .filter_map(|clip| clip.features[input].as_deref())
         .collect();
     let dim = all.first()?.dim;
     let count: usize = all.iter().map(|features| features.length).sum();

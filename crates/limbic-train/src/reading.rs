@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_yaml::Value;
 
+use crate::recipe::ModelRecipe;
 use crate::{Recipe, RunError};
 
 /// Reads a recipe, applies `overrides` such as `train.steps=10`, reads the files it refers to and checks the values.
@@ -92,15 +93,26 @@ fn set(value: &mut Value, key: &str, new: Value) -> Result<(), String> {
             }
             Value::Mapping(_) => entry(place, part),
             Value::String(path) => {
-                return Err(format!(
-                    "`{path}` is a file; write its content into the recipe to change `{part}` of it"
-                ));
+                *place = content(path, part)?;
+                match place {
+                    Value::Mapping(_) => entry(place, part),
+                    _ => return Err(format!("there is nothing below which `{part}` could stand")),
+                }
             }
             _ => return Err(format!("there is nothing below which `{part}` could stand")),
         };
     }
     *place = new;
     Ok(())
+}
+
+/// What stands in the file that the recipe names, in place of its name: only the recipe's own copy is changed.
+fn content(path: &str, part: &str) -> Result<Value, String> {
+    let wanted = |problem: String| {
+        format!("`{path}` was taken for a file with `{part}` in it, which it is not: {problem}")
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| wanted(error.to_string()))?;
+    serde_yaml::from_str(&text).map_err(|error| wanted(error.to_string()))
 }
 
 fn entry<'a>(mapping: &'a mut Value, key: &str) -> &'a mut Value {
@@ -124,14 +136,21 @@ fn resolve(recipe: &mut Recipe) -> Vec<String> {
     if let Some(prompt) = &mut recipe.prompt {
         results.push(prompt.resolve("prompt"));
     }
-    if let Some(decoder) = &mut recipe.model.decoder {
-        results.push(decoder.resolve("model.decoder"));
-    }
-    for input in &mut recipe.model.inputs {
-        let key = format!("model.inputs.{}.encoder", input.name);
-        results.push(input.encoder.resolve(&key));
+    match recipe.model.resolve("model") {
+        Ok(()) => results.extend(resolve_model(recipe.model.get_mut())),
+        Err(problem) => results.push(Err(problem)),
     }
     results.into_iter().filter_map(Result::err).collect()
+}
+
+fn resolve_model(model: &mut ModelRecipe) -> Vec<Result<(), String>> {
+    let decoder = model.decoder.iter_mut();
+    let decoder = decoder.map(|decoder| decoder.resolve("model.decoder"));
+    let encoders = model.inputs.iter_mut().map(|input| {
+        let key = format!("model.inputs.{}.encoder", input.name);
+        input.encoder.resolve(&key)
+    });
+    decoder.chain(encoders).collect()
 }
 
 /// `file:line: what is wrong`, with the nearest known key where one is unknown.
@@ -213,8 +232,8 @@ mod tests {
         .unwrap();
         assert_eq!(recipe.train.steps, 7);
         assert_eq!(recipe.inputs.unwrap(), ["audio"]);
-        assert_eq!(recipe.train.loss.class_weight, 0.5);
-        assert_eq!(recipe.train.loss.lm_weight, 1.0);
+        assert_eq!(recipe.train.loss.class_weight, 0.5.into());
+        assert_eq!(recipe.train.loss.lm_weight, 1.0.into());
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use limbic_data::{Clip, Crop, FrameSampler, LabelSet, Manifest, PromptConfig, Split, Task};
-use limbic_encoders::{EncoderConfig, ProjectorConfig};
+use limbic_encoders::{EncoderConfig, FusionConfig, ProjectorConfig};
 use limbic_llama::{LlamaConfig, LoraConfig};
-use limbic_model::{HeadConfig, Part};
+use limbic_model::{AlignmentConfig, HeadConfig, Part};
 use serde::{Deserialize, Serialize};
 
+use crate::loss_recipe::LossRecipe;
 use crate::reference::Reference;
 
 /// One training run.
@@ -27,9 +28,9 @@ pub struct Recipe {
     /// Which of the model's inputs are used, `transcript` among them; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Vec<String>>,
-    /// The model.
+    /// The model: a file of configs/models, or its content.
     #[serde(default)]
-    pub model: ModelRecipe,
+    pub model: Reference<ModelRecipe>,
     /// The label set: a file of configs/labels, or its content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Reference<LabelSet>>,
@@ -61,9 +62,18 @@ pub struct ModelRecipe {
     /// What is perceived. Absent with `init_from`: the inputs of that artifact.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputRecipe>,
+    /// What is made of several inputs together. Absent with `init_from`: the fusions of that artifact.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fusions: Vec<FusionRecipe>,
     /// A class head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadConfig>,
+    /// A valence head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valence: Option<HeadConfig>,
+    /// The common space of clips and captions, for the contrastive loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<AlignmentConfig>,
 }
 
 /// Where the decoder comes from.
@@ -136,18 +146,35 @@ pub struct ScratchDecoder {
 pub struct InputRecipe {
     /// Name of the input.
     pub name: String,
-    /// What stands for it in the prompt template.
-    pub placeholder: String,
+    /// What stands for it in the prompt template; `<name>` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placeholder: Option<String>,
     /// The frozen encoder: a file of configs/encoders, or its content.
     pub encoder: Reference<EncoderConfig>,
-    /// The trainable projector.
-    pub projector: ProjectorConfig,
+    /// The trainable projector. Without one only fusions read the input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projector: Option<ProjectorConfig>,
     /// Which frames are read; for video only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames: Option<FrameSampler>,
     /// What is cut out of each frame; for video only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop: Option<Crop>,
+}
+
+/// Tokens made of several inputs together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FusionRecipe {
+    /// Name of the fusion.
+    pub name: String,
+    /// What stands for it in the prompt template; `<name>` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placeholder: Option<String>,
+    /// Names of the inputs whose features it reads; `transcript` for the embeddings of the spoken words.
+    pub sources: Vec<String>,
+    /// The trainable fusion.
+    pub fusion: FusionConfig,
 }
 
 /// What is learnt from.
@@ -212,6 +239,10 @@ pub struct TrainRecipe {
     pub shards: usize,
     /// Peak learning rate of each part; a part that is not named is frozen.
     pub learning_rate: BTreeMap<Part, f64>,
+    /// LoRA+ (Hayou et al. 2024): the rate of the adapters' second factors over that of the first ones, which is the
+    /// rate of `lora`.
+    #[serde(default = "lora_plus")]
+    pub lora_plus: f64,
     /// Steps over which the rate rises from zero.
     #[serde(default)]
     pub warmup: u64,
@@ -252,18 +283,6 @@ pub enum Decay {
     Constant,
 }
 
-/// The weighted sum of losses.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LossRecipe {
-    /// Weight of the mean cross-entropy over supervised tokens.
-    pub lm_weight: f64,
-    /// Weight of the mean cross-entropy over labelled samples.
-    pub class_weight: f64,
-    /// Share of each class target that is spread over all classes.
-    pub label_smoothing: f64,
-}
-
 /// How progress is judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -284,13 +303,17 @@ pub struct EvaluationRecipe {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Mean of the two losses in the recipe's weights; lower is better.
+    /// The weighted sum of the losses, in the weights of the last step; lower is better.
     #[default]
     Loss,
     /// Unweighted average recall of the generated labels.
     TextUar,
     /// Unweighted average recall of the class head.
     HeadUar,
+    /// Concordance of the valence head.
+    ValenceCcc,
+    /// Share of clips whose nearest caption is their own.
+    Retrieval,
 }
 
 /// Where the run lies and how often it is saved.
@@ -305,16 +328,6 @@ pub struct RunRecipe {
     pub save_every: u64,
     /// Checkpoints that are kept beside the best one.
     pub keep: usize,
-}
-
-impl Default for LossRecipe {
-    fn default() -> Self {
-        Self {
-            lm_weight: 1.0,
-            class_weight: 1.0,
-            label_smoothing: 0.0,
-        }
-    }
 }
 
 impl Default for EvaluationRecipe {
@@ -346,6 +359,10 @@ fn one() -> usize {
 
 fn shards() -> usize {
     4
+}
+
+fn lora_plus() -> f64 {
+    1.0
 }
 
 fn max_bad() -> f64 {
@@ -441,13 +458,19 @@ impl Recipe {
                 "`train.batch_size` times `train.accumulate` is more than {MOST_SAMPLES} samples a step"
             ),
         );
+        for problem in train.loss.problems() {
+            check(false, problem);
+        }
         check(
-            train.loss.lm_weight > 0.0 || train.loss.class_weight > 0.0,
-            "`train.loss` gives no loss a weight, so nothing would be learnt".into(),
+            train.lora_plus > 0.0 && train.lora_plus.is_finite(),
+            format!(
+                "`train.lora_plus` is {}, wanted a positive number, at least 1 as a rule",
+                train.lora_plus
+            ),
         );
         check(
             !train.learning_rate.is_empty(),
-            "`train.learning_rate` names no part, so nothing would be trained; wanted some of decoder, lora, projectors, head".into(),
+            "`train.learning_rate` names no part, so nothing would be trained; wanted some of decoder, lora, projectors, fusions, head".into(),
         );
         for (part, rate) in &train.learning_rate {
             check(
@@ -458,7 +481,6 @@ impl Recipe {
         for (key, value) in [
             ("train.betas[0]", train.betas[0]),
             ("train.betas[1]", train.betas[1]),
-            ("train.loss.label_smoothing", train.loss.label_smoothing),
         ] {
             check(
                 (0.0..1.0).contains(&value),
@@ -468,8 +490,6 @@ impl Recipe {
         for (key, value) in [
             ("train.final_rate", train.final_rate),
             ("train.weight_decay", train.weight_decay),
-            ("train.loss.lm_weight", train.loss.lm_weight),
-            ("train.loss.class_weight", train.loss.class_weight),
         ] {
             check(
                 value >= 0.0 && value.is_finite(),

@@ -1,10 +1,12 @@
 //! A part of a recipe that stands in a file of its own, or in the recipe itself.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_yaml::Value;
 
 use crate::reading::explain;
 
@@ -30,6 +32,17 @@ impl<T: DeserializeOwned> Reference<T> {
         Ok(())
     }
 
+    /// The thing itself, to be changed.
+    ///
+    /// # Panics
+    /// As [`Reference::get`].
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        match self {
+            Self::Inline(value) => value,
+            Self::Path(path) => panic!("{} was not resolved", path.display()),
+        }
+    }
+
     /// The thing itself.
     ///
     /// # Panics
@@ -52,14 +65,34 @@ fn read<T: DeserializeOwned>(path: &Path, key: &str) -> Result<T, String> {
     serde_yaml::from_str(&text).map_err(|error| explain(path, &text, &error))
 }
 
+impl<T: Default> Default for Reference<T> {
+    fn default() -> Self {
+        Self::Inline(T::default())
+    }
+}
+
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Reference<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::String(path) => Ok(Self::Path(path.into())),
-            value => serde_yaml::from_value(value)
-                .map(Self::Inline)
-                .map_err(serde::de::Error::custom),
-        }
+        deserializer.deserialize_any(PathOr(PhantomData))
+    }
+}
+
+/// Reads a mapping as it comes, so that errors inside it keep their place in the file.
+struct PathOr<T>(PhantomData<T>);
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for PathOr<T> {
+    type Value = Reference<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("the path of a YAML file, or its content")
+    }
+
+    fn visit_str<E>(self, path: &str) -> Result<Self::Value, E> {
+        Ok(Reference::Path(path.into()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Reference::Inline)
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [`load`] puts them into a module and fails on anything missing, unexpected or of another shape.
 //! - [`seed`] fills a module from `(seed, parameter name)`, so that a value depends neither on the
 //!   order of construction nor on the device.
+//! - [`ParameterTable`] counts what is trained.
 //! - [`CounterRng`] is the random function behind it: it has no state to save.
 //!
 //! Names and layouts are PyTorch's: the module path joined by dots, `weight` and `bias` for norms,
@@ -32,6 +33,7 @@ mod seed;
 mod shards;
 mod source;
 mod stored;
+mod table;
 mod torch;
 mod weights;
 mod whole;
@@ -48,5 +50,6 @@ pub use report::{Ignored, Misfit, Report};
 pub use seed::seed;
 pub use shards::{MAX_SHARD_BYTES, Planned, ShardWriter};
 pub use stored::StoredDtype;
+pub use table::{ParameterKind, ParameterTable};
 pub use weights::{NamedTensor, Weights};
 pub use whole::write_whole;

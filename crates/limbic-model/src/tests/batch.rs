@@ -1,7 +1,7 @@
 use limbic_llama::Dropout;
 
 use super::{Fixture, distance, host};
-use crate::Readout;
+use crate::{Asked, Readout};
 
 /// Token logits and class logits.
 fn logits(readout: Readout) -> (Vec<f32>, Vec<f32>) {
@@ -41,16 +41,23 @@ fn neighbours_and_padding_do_not_matter() {
     let fixture = Fixture::new(1).with_lora();
     let model = &fixture.artifact.model;
     let compiled = fixture.two();
-    let (tokens, classes) = logits(model.forward(&fixture.batch(&compiled, &[0, 1]), Dropout::OFF));
+    let (tokens, classes) =
+        logits(model.forward(&fixture.batch(&compiled, &[0, 1]), Asked::ALL, Dropout::OFF));
     let (mut alone_tokens, mut alone_classes) = (Vec::new(), Vec::new());
     for row in [0, 1] {
         let (tokens, classes) =
-            logits(model.forward(&fixture.batch(&compiled, &[row]), Dropout::OFF));
+            logits(model.forward(&fixture.batch(&compiled, &[row]), Asked::ALL, Dropout::OFF));
         alone_tokens.extend(tokens);
         alone_classes.extend(classes);
     }
     assert!(distance(&tokens, &alone_tokens) < 1e-5);
     assert!(distance(&classes, &alone_classes) < 1e-5);
+    // Two values of the fused tokens may differ in their order of summation, and in nothing else.
+    let fused = |rows: &[usize]| model.fuse(&fixture.batch(&compiled, rows), 1).unwrap();
+    let (both, second) = (fused(&[0, 1]), fused(&[1]));
+    assert_eq!((both.samples, second.samples), (vec![0, 1], vec![0]));
+    let of_second = host(both.tokens.slice([1..2]));
+    assert!(distance(&of_second, &host(second.tokens)) < 1e-6);
     // Not because nothing matters: the samples differ, and so do their logits.
     assert!(distance(&classes[..3], &classes[3..]) > 1e-3);
 }
@@ -60,20 +67,21 @@ fn the_class_head_cannot_see_the_answer() {
     let fixture = Fixture::new(1).with_lora();
     let model = &fixture.artifact.model;
     let mut compiled = fixture.two();
-    let (tokens, classes) = logits(model.forward(&fixture.batch(&compiled, &[0, 1]), Dropout::OFF));
+    let (tokens, classes) =
+        logits(model.forward(&fixture.batch(&compiled, &[0, 1]), Asked::ALL, Dropout::OFF));
     for sample in &mut compiled {
         for id in &mut sample.answer {
             *id = (*id + 17) % 250;
         }
     }
     let batch = fixture.batch(&compiled, &[0, 1]);
-    let (other_tokens, other_classes) = logits(model.forward(&batch, Dropout::OFF));
+    let (other_tokens, other_classes) = logits(model.forward(&batch, Asked::ALL, Dropout::OFF));
     assert_eq!(classes, other_classes);
     assert!(
         distance(&tokens, &other_tokens) > 1e-4,
         "the answer is seen by what follows it"
     );
-    assert_eq!(host(model.classify(&batch).unwrap()), classes);
+    assert_eq!(host(model.judge(&batch).classes.unwrap()), classes);
 }
 
 #[test]
@@ -81,12 +89,15 @@ fn an_absent_medium_takes_no_part() {
     let fixture = Fixture::new(1);
     let compiled = fixture.two();
     let of_clip = |model: &crate::EmotionLlm, row: usize| {
-        logits(model.forward(&fixture.batch(&compiled, &[row]), Dropout::OFF)).1
+        logits(model.forward(&fixture.batch(&compiled, &[row]), Asked::ALL, Dropout::OFF)).1
     };
     let model = &fixture.artifact.model;
     // Another pitch projector changes the clip that has a pitch, and not a bit of the one that has none.
     let mut other = model.clone();
     other.projectors[1] = Fixture::new(2).artifact.model.projectors[1].clone();
+    // Nor does a fusion that reads it.
+    other.fusions[0] = Fixture::new(2).artifact.model.fusions[0].clone();
+    assert!(model.fuse(&fixture.batch(&compiled, &[1]), 0).is_none());
     assert!(distance(&of_clip(model, 0), &of_clip(&other, 0)) > 1e-6);
     assert_eq!(of_clip(model, 1), of_clip(&other, 1));
 }

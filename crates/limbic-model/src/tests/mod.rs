@@ -1,4 +1,4 @@
-//! A model of a few thousand values with two inputs, adapters and a head, on which all tests of this crate run.
+//! A model of a few thousand values with two inputs, two fusions of them, adapters and a head, on which all tests of this crate run.
 
 mod artifact;
 mod batch;
@@ -6,18 +6,24 @@ mod trainables;
 
 use burn::tensor::{Device, Tensor};
 use limbic_data::{
-    Compiled, Label, LabelSet, PromptCompiler, PromptConfig, Task, TextTokenizer, Turn,
+    Compiled, Label, LabelSet, PromptCompiler, PromptConfig, Segment, Task, TextTokenizer, Turn,
 };
 use limbic_encoders::Features;
 use limbic_llama::{LlamaConfig, LoraConfig};
 use limbic_weights::CounterRng;
 
 use crate::{
-    Artifact, ArtifactConfig, Batch, DecoderSource, Example, FORMAT, HeadConfig, InputConfig, Part,
-    Trainables,
+    AlignmentConfig, Artifact, ArtifactConfig, Batch, ClipMedia, DecoderSource, Example, FORMAT,
+    FusedConfig, HeadConfig, InputConfig, MaskedBatch, MaskedCaption, PairBatch, Part, Trainables,
 };
 
-pub(crate) const ALL_PARTS: [Part; 4] = [Part::Decoder, Part::Lora, Part::Projectors, Part::Head];
+pub(crate) const ALL_PARTS: [Part; 5] = [
+    Part::Decoder,
+    Part::Lora,
+    Part::Projectors,
+    Part::Fusions,
+    Part::Head,
+];
 
 /// A voice read by an attending projector, and a pitch of another width read by a pooling one.
 const INPUTS: &str = r#"[
@@ -28,6 +34,14 @@ const INPUTS: &str = r#"[
   {"name": "pitch", "placeholder": "<pitch>",
    "encoder": {"kind": "mfcc", "mel": {"n_mels": 8}, "n_mfcc": 3},
    "projector": {"kind": "mean_pool", "hidden": 6}}
+]"#;
+
+/// Both of them together, and the voice with the words, on which no line of the template waits for both.
+const FUSIONS: &str = r#"[
+  {"name": "both", "placeholder": "<both>", "sources": ["voice", "pitch"],
+   "fusion": {"kind": "attention", "tokens": 2, "standardise": true}},
+  {"name": "said", "placeholder": "<said>", "sources": ["transcript", "voice"],
+   "fusion": {"kind": "attention"}}
 ]"#;
 
 /// A model, its prompts, and two clips.
@@ -50,11 +64,14 @@ impl Fixture {
             run: "tiny".into(),
             decoder: DecoderSource::Own,
             inputs: serde_json::from_str::<Vec<InputConfig>>(INPUTS).unwrap(),
+            fusions: serde_json::from_str::<Vec<FusedConfig>>(FUSIONS).unwrap(),
             transcript: true,
             prompt: PromptConfig {
                 template: [
                     "Voice <voice>",
                     "Pitch <pitch> end",
+                    "Both <both>",
+                    "Said <said>",
                     "Words: {transcript}",
                     "{instruction}",
                 ]
@@ -71,7 +88,14 @@ impl Fixture {
                     })
                     .to_vec(),
             }),
-            head: Some(HeadConfig { hidden: 5 }),
+            head: Some(HeadConfig {
+                hidden: 5,
+                ..HeadConfig::default()
+            }),
+            valence: Some(HeadConfig::default()),
+            alignment: Some(AlignmentConfig { dim: 6 }),
+            mask: true,
+            mute: false,
         };
         let compiler = config.compiler().unwrap();
         let tokenizer = TextTokenizer::train(&compiler.texts(), 270).unwrap();
@@ -82,7 +106,11 @@ impl Fixture {
             ..LlamaConfig::small(tokenizer.vocab_size(), 16, 2, 2)
         };
         let llama = limbic_weights::seed(llama.init(&device()), seed);
-        let model = config.model().unwrap().init(llama, seed, &device());
+        let model = config
+            .model()
+            .unwrap()
+            .init(llama, seed, &device())
+            .unwrap();
         let rng = CounterRng::new(9);
         let features = |site: &str, length: usize, dim: usize| Features {
             length,
@@ -109,13 +137,7 @@ impl Fixture {
 
     /// With adapters whose second factors are not the zeros they begin as, so that every value has a gradient.
     pub(crate) fn with_lora(mut self) -> Self {
-        let lora = LoraConfig {
-            r: 2,
-            lora_alpha: 4.0,
-            lora_dropout: 0.0,
-            target_modules: ["q_proj", "v_proj", "down_proj"].map(String::from).to_vec(),
-            use_rslora: false,
-        };
+        let lora = LoraConfig::new(2, 4.0, &["q_proj", "v_proj", "down_proj"]);
         let model = self.artifact.model;
         let model = crate::EmotionLlm {
             llama: model.llama.with_lora(&lora, 3).unwrap(),
@@ -144,6 +166,10 @@ impl Fixture {
             transcript: Some(transcript),
             answer,
         };
+        let present = self
+            .artifact
+            .config
+            .present(&present, !transcript.is_empty());
         self.compiler
             .compile(&turn, &present, &self.artifact.tokenizer)
             .unwrap()
@@ -155,6 +181,37 @@ impl Fixture {
             self.compile("what a lovely long day", [true, true], Some("happy")),
             self.compile("no", [true, false], Some("sad")),
         ]
+    }
+
+    /// Both clips with masked captions, and beside whole ones.
+    pub(crate) fn captions(&self) -> (MaskedBatch, PairBatch) {
+        let features: [&[Option<&Features>]; 2] = [
+            &[Some(&self.voices[0]), Some(&self.pitches[0])],
+            &[Some(&self.voices[1]), None],
+        ];
+        let captions = ["a bright voice, high and fast", "a low voice"]
+            .map(|text| self.artifact.tokenizer.encode(text).unwrap());
+        let masked = [0, 1].map(|row| {
+            let rng = CounterRng::new(4).index(row as u64);
+            MaskedCaption::draw(&captions[row], 0.3, 200, rng)
+        });
+        let bos = self.artifact.tokenizer.bos;
+        let slot = |input: usize| Segment::Media {
+            input,
+            tokens: self.compiler.slots()[input].tokens,
+        };
+        // The first clip has both inputs and their fusion.
+        let slots = [vec![slot(0), slot(1), slot(2)], vec![slot(0)]];
+        let media = |row: usize| ClipMedia {
+            features: features[row],
+            slots: &slots[row],
+        };
+        let pairs = [0, 1].map(|row| (media(row), captions[row].as_slice()));
+        let masked = [0, 1].map(|row| (media(row), &masked[row]));
+        (
+            MaskedBatch::new(&masked, bos, &device()),
+            PairBatch::new(&pairs, bos, &device()),
+        )
     }
 
     /// A batch of the clips of these numbers.
@@ -169,6 +226,7 @@ impl Fixture {
                 compiled: &compiled[*row],
                 features: &features[*row],
                 label: Some(*row),
+                valence: Some([0.5, -0.25][*row]),
             })
             .collect();
         Batch::new(&examples, &device())

@@ -10,10 +10,12 @@ use burn::tensor::Device;
 use limbic_data::{Clip, Label, LabelSet, PromptCompiler, PromptConfig, Task, TextTokenizer};
 use limbic_encoders::Features;
 use limbic_llama::{LlamaConfig, LoraConfig};
-use limbic_model::{ArtifactConfig, DecoderSource, EmotionLlm, FORMAT, HeadConfig, InputConfig};
+use limbic_model::{
+    AlignmentConfig, ArtifactConfig, DecoderSource, EmotionLlm, FORMAT, HeadConfig, InputConfig,
+};
 use limbic_weights::CounterRng;
 
-use crate::{Dataset, Dropped, EncodedClip, Questions};
+use crate::{Dataset, Dropped, EncodedClip, LossRecipe, Objectives, Questions};
 
 const INPUTS: &str = r#"[
   {"name": "voice", "placeholder": "<voice>",
@@ -48,6 +50,7 @@ impl World {
             run: "tiny".into(),
             decoder: DecoderSource::Own,
             inputs: serde_json::from_str::<Vec<InputConfig>>(INPUTS).unwrap(),
+            fusions: Vec::new(),
             transcript: true,
             prompt: PromptConfig {
                 template: ["V <voice>", "W {transcript}", "{instruction}"]
@@ -64,7 +67,11 @@ impl World {
                 .into(),
             },
             labels: Some(labels.clone()),
-            head: Some(HeadConfig { hidden: 0 }),
+            head: Some(HeadConfig::default()),
+            valence: Some(HeadConfig::default()),
+            alignment: Some(AlignmentConfig { dim: 5 }),
+            mask: true,
+            mute: false,
         };
         let compiler = config.compiler().unwrap();
         let tokenizer = TextTokenizer::train(&compiler.texts(), 270).unwrap();
@@ -83,16 +90,17 @@ impl World {
             ..LlamaConfig::small(self.tokenizer.vocab_size(), 16, 2, 2)
         };
         let lora = LoraConfig {
-            r: 2,
-            lora_alpha: 4.0,
             lora_dropout: dropout,
-            target_modules: ["q_proj", "up_proj"].map(String::from).to_vec(),
-            use_rslora: false,
+            ..LoraConfig::new(2, 4.0, &["q_proj", "up_proj"])
         };
         let llama = limbic_weights::seed(llama.init(&device()), 1)
             .with_lora(&lora, 1)
             .unwrap();
-        self.config.model().unwrap().init(llama, 1, &device())
+        self.config
+            .model()
+            .unwrap()
+            .init(llama, 1, &device())
+            .unwrap()
     }
 
     /// Clips `c0` to `c(n-1)` of different lengths; every third one has no voice.
@@ -113,9 +121,11 @@ impl World {
                     transcript: Some("word ".repeat(1 + number % 3)),
                     emotion: Some(["happy", "sad"][number % 2].into()),
                     reason: Some("The words say so.".into()),
+                    seen: Some(format!("face {number} and brow")),
+                    valence: (number % 4 != 1).then_some(0.2 * number as f32 - 0.7),
                     ..Clip::default()
                 },
-                features: vec![(number % 3 != 2).then_some(features)],
+                features: vec![(number % 3 != 2).then(|| features.into())],
             }
         };
         (0..count).map(clip).collect()
@@ -131,13 +141,19 @@ impl World {
         let questions = Questions {
             tasks: &tasks,
             labels: Some(&self.labels),
+            config: &self.config,
             compiler: &self.compiler,
             tokenizer: &self.tokenizer,
-            transcript: true,
             max_tokens,
             max_new_tokens: 4,
+            captions: true,
             seed: 3,
         };
         Dataset::new(clips, &questions).unwrap()
+    }
+
+    /// The objectives of `loss` for models of this world.
+    fn objectives(&self, loss: &LossRecipe, train: &Dataset) -> Objectives {
+        Objectives::new(loss, &self.config, &self.tokenizer, train, 3).unwrap()
     }
 }
