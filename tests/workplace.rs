@@ -23,7 +23,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn new(output: Output) -> Self {
+    pub(crate) fn new(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let said = Self {
             code: output.status.code(),
