@@ -267,8 +267,9 @@ class CrossModal(nn.Module):
         self.tokens = tokens
 
     def forward(self, *sources):
-        streams = [conv(features.transpose(1, 2)).transpose(1, 2) for conv, (features, _) in zip(self.proj, sources)]
         paddings = [mask_of(*source) for source in sources]
+        features = [features * ~padding[..., None] for (features, _), padding in zip(sources, paddings)]
+        streams = [conv(source.transpose(1, 2)).transpose(1, 2) for conv, source in zip(self.proj, features)]
         pairs, told = iter(self.pairs), []
         for index, stream in enumerate(streams):
             learnt = [

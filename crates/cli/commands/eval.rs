@@ -65,8 +65,9 @@ fn summary(scores: &SplitScores) -> Value {
         "quarantined": scores.quarantined,
         "unlabelled": scores.unlabelled,
         "too_long": scores.too_long,
-        "text": of(&scores.text),
+        "text": scores.text.as_ref().map(of),
         "head": scores.head.as_ref().map(of),
+        "valence": scores.valence,
         "majority": of(&scores.majority),
         "interval95": scores.interval,
     })
@@ -88,7 +89,7 @@ fn report(scores: &SplitScores) -> String {
         "unparsed"
     );
     let rows = [
-        ("generated text", Some(&scores.text)),
+        ("generated text", scores.text.as_ref()),
         ("class head", scores.head.as_ref()),
         ("majority baseline", Some(&scores.majority)),
     ];
@@ -100,14 +101,24 @@ fn report(scores: &SplitScores) -> String {
             );
         }
     }
+    if let Some(v) = &scores.valence {
+        lines += &format!(
+            "valence of {} clips: mse {:.4}, mae {:.4}, pearson {:.4}, ccc {:.4}\n",
+            v.n, v.mse, v.mae, v.pearson, v.ccc
+        );
+    }
     let interval = &scores.interval;
+    let (name, judged) = match (&scores.text, &scores.head) {
+        (Some(text), _) => ("generated text", Some(text)),
+        (None, head) => ("class head", head.as_ref()),
+    };
     lines += &format!(
-        "\n95 % interval of the generated text: accuracy {:.4} to {:.4}, uar {:.4} to {:.4}\n\ngenerated text:\n{}",
+        "\n95 % interval of the {name}: accuracy {:.4} to {:.4}, uar {:.4} to {:.4}\n\n{name}:\n{}",
         interval.accuracy.low,
         interval.accuracy.high,
         interval.uar.low,
         interval.uar.high,
-        table(&scores.text)
+        judged.map(table).unwrap_or_default()
     );
     lines
 }

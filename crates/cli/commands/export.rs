@@ -24,7 +24,7 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<()> {
         println!(
             "  llm_adapter/  PEFT adapter, rank {} on {}, for the decoder {}",
             lora.r,
-            lora.target_modules.join(", "),
+            lora.target_modules,
             model.artifact.decoder.display()
         );
     }

@@ -32,13 +32,20 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let prediction = &answer.prediction;
     match &prediction.label {
         Some(label) => println!("emotion    {label}"),
-        None => println!("emotion    (unparsed: {:?})", prediction.answer),
+        None => match (&prediction.answer, &prediction.head_label) {
+            (Some(answer), _) => println!("emotion    (unparsed: {answer:?})"),
+            (None, Some(label)) => println!("emotion    {label}"),
+            (None, None) => {}
+        },
     }
     let mut probabilities: Vec<_> = prediction.probabilities.iter().collect();
     probabilities.sort_by(|a, b| b.1.total_cmp(a.1));
     for (label, probability) in probabilities {
         let bar = "#".repeat((probability * 30.0).round() as usize);
         println!("  {label:<10} {probability:>6.3} {bar}");
+    }
+    if let Some(valence) = prediction.valence {
+        println!("valence    {valence:.3}");
     }
     if let Some(rationale) = &answer.rationale {
         println!("rationale  {rationale}");

@@ -18,6 +18,7 @@ pub mod clip;
 pub mod error;
 pub mod faces;
 pub mod labels;
+mod llama2c;
 pub mod manifest;
 pub mod media;
 #[cfg(test)]

@@ -82,7 +82,7 @@ impl TextTokenizer {
         Ok(Self::new(inner, bos, eos))
     }
 
-    fn new(mut inner: Tokenizer, bos: u32, eos: u32) -> Self {
+    pub(crate) fn new(mut inner: Tokenizer, bos: u32, eos: u32) -> Self {
         inner.set_encode_special_tokens(true);
         Self { inner, bos, eos }
     }

@@ -27,14 +27,6 @@ pub enum EncoderError {
         /// What was wrong with it.
         source: WeightsError,
     },
-    /// A file of a pretrained model's folder is missing, or describes what cannot be built.
-    #[error("{}: {problem}", path.display())]
-    Pretrained {
-        /// The file.
-        path: PathBuf,
-        /// What was got, what was wanted.
-        problem: String,
-    },
     /// A pretrained model is given tensors that it does not read.
     #[error("input of `{kind}`: {problem}")]
     Input {
@@ -96,5 +88,13 @@ pub enum EncoderError {
     NotFinite {
         /// Position of the first such sample.
         index: usize,
+    },
+    /// A file of a pretrained model that says what cannot be read or built here.
+    #[error("{}: {problem}", path.display())]
+    Pretrained {
+        /// The file.
+        path: PathBuf,
+        /// What was got, what was wanted.
+        problem: String,
     },
 }

@@ -3,8 +3,8 @@
 //! Two paths meet in the language model:
 //!
 //! ```text
-//! frames   u8  [T, S, S, 3] -> vit | pretrained_vision              -> [T * P, D] \
-//! waveform f32 [samples]    -> log_mel | mfcc | audio_transformer   -> [N, D]      > projector -> [B, tokens, Dllm]
+//! frames   u8  [T, S, S, 3] -> vit | pretrained_vision                                       -> [T * P, D] \
+//! waveform f32 [samples]    -> log_mel | mfcc | prosody | audio_transformer | pretrained_audio -> [N, D]    > projector -> [B, tokens, Dllm]
 //! ```
 //!
 //! An [`Encoder`] is frozen by construction: host values in, host values out, one clip at a time, so
@@ -14,7 +14,7 @@
 //! [`vision`] and [`audio`] hold the pretrained architectures. Deliberately absent: reading media files.
 
 mod attention_pool;
-mod audio;
+pub mod audio;
 mod audio_transformer;
 mod bert;
 mod bert_qformer;
@@ -45,10 +45,7 @@ mod vit_config;
 mod yin;
 
 pub use attention_pool::{AttentionPoolConfig, MeanConfig};
-pub use audio::{
-    AudioArchitecture, AudioInput, AudioModel, Combine, ImageBind, Layers, PretrainedAudio,
-    PretrainedAudioConfig, TimePool, Wav2Vec2, Whisper,
-};
+pub use audio::{AudioArchitecture, AudioInput, AudioModel};
 pub use audio_transformer::{AudioTransformer, AudioTransformerConfig};
 pub use bert_qformer::BertQFormerConfig;
 pub use blip2::{Blip2, Blip2Config, Blip2QFormer, Blip2QFormerConfig};

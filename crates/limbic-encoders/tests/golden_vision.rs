@@ -2,6 +2,11 @@
 //!
 //! The models, inputs and outputs in tests/golden/vision come from scripts/golden/vision.py.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "the measured errors are shown with --nocapture"
+)]
+
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;

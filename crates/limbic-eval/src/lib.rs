@@ -9,6 +9,8 @@
 //! 4. [`bootstrap`] says how far the scores can be trusted, [`majority`] what a constant answer would reach, and
 //!    [`table`] lays all of it out as text.
 //!
+//! [`Regression`] does the same for numbers, such as valence.
+//!
 //! Every function is pure and deterministic: no clock, no global random stream, no file.
 //!
 //! Deliberately absent: fuzzy matching and language-model judges, which would make a score depend on another model.
@@ -18,6 +20,7 @@ mod bootstrap;
 mod confusion;
 mod error;
 mod negation;
+mod regression;
 mod scores;
 mod table;
 mod words;
@@ -26,5 +29,6 @@ pub use answer::parse_answer;
 pub use bootstrap::{Bootstrap, Interval, bootstrap};
 pub use confusion::Confusion;
 pub use error::EvalError;
+pub use regression::Regression;
 pub use scores::{ClassScores, Scores, majority};
 pub use table::table;

@@ -146,7 +146,10 @@ fn write_sparse(folder: &Path, dtype: &str) -> Result<u64> {
         let header = serde_json::to_vec(&header)?;
         let length = header.len() as u64;
         let path = folder.join(file_name);
-        fs::write(&path, [&length.to_le_bytes(), header.as_slice()].concat())?;
+        fs::write(
+            &path,
+            [&length.to_le_bytes()[..], header.as_slice()].concat(),
+        )?;
         File::options()
             .write(true)
             .open(&path)?

@@ -3,18 +3,22 @@
 //! PEFT ignores tensors it does not expect and only warns of missing ones, so that a wrong name gives a model that
 //! loads and behaves like the base model. Here every tensor and every setting must be accounted for.
 //!
-//! Deliberately absent: DoRA, biases, ranks or scales that differ between layers, `modules_to_save`.
+//! Deliberately absent: trained biases, `modules_to_save`, adapters on embeddings, initialisations that change the
+//! base model (PiSSA and its like).
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use limbic_weights::Weights;
+use limbic_weights::{Checkpoint, Weights};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::{Llama, LlamaError, LoraConfig};
+use crate::{Llama, LlamaError, LoraConfig, Targets};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// What PEFT wrote before it wrote safetensors.
+const OLD_WEIGHTS: &str = "adapter_model.bin";
 /// PEFT's names are those of its own wrapper around the model.
 const PREFIX: &str = "base_model.model.";
 
@@ -42,14 +46,16 @@ pub fn write_adapter(llama: &Llama, folder: &Path, base_model: &str) -> Result<(
         std::fs::remove_dir_all(&partial).map_err(LlamaError::io(&partial))?;
     }
     std::fs::create_dir_all(&partial).map_err(LlamaError::io(&partial))?;
-    crate::file::write_json(&partial.join(CONFIG), &to_json(lora, base_model))?;
-    let mut weights = Weights::default();
-    for (name, factor) in llama.clone().lora_factors() {
-        for (field, tensor) in Weights::collect(factor).tensors {
-            let name = format!("{PREFIX}{name}.{field}");
-            weights.tensors.insert(name, tensor);
-        }
-    }
+    let adapters = Weights::collect_only(llama, is_adapter);
+    let config = to_json(lora, &adapters, base_model);
+    crate::file::write_json(&partial.join(CONFIG), &config)?;
+    let weights = Weights {
+        tensors: adapters
+            .tensors
+            .into_iter()
+            .map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor))
+            .collect(),
+    };
     weights.write(&partial.join(WEIGHTS))?;
     std::fs::rename(&partial, folder).map_err(LlamaError::io(folder))
 }
@@ -60,26 +66,46 @@ pub fn write_adapter(llama: &Llama, folder: &Path, base_model: &str) -> Result<(
 /// A setting that is not built here; a missing, unexpected or wrong-shaped tensor; a model that has adapters already.
 pub fn read_adapter(llama: Llama, folder: &Path) -> Result<Llama, LlamaError> {
     let lora = read_config(&folder.join(CONFIG))?;
-    let path = folder.join(WEIGHTS);
-    let mut stored = Weights::read(&path)?;
+    let (new, old) = (folder.join(WEIGHTS), folder.join(OLD_WEIGHTS));
+    let path = if old.is_file() && !new.is_file() {
+        old
+    } else {
+        new
+    };
+    let weights = Checkpoint::open(&path)?
+        .rename(adapter_tensor_name)?
+        .weights()?;
     // The seed is of no consequence: every value is replaced, or the load fails.
-    let mut llama = llama.with_lora(&lora, 0)?;
-    for (name, factor) in llama.lora_factors() {
-        let name = format!("{PREFIX}{name}.");
-        *factor = limbic_weights::load(factor.clone(), &stored.below(&name))
-            .map_err(|error| LlamaError::adapter(&path, format!("at `{name}`: {error}")))?;
-        stored = stored.filter(|other| !other.starts_with(&name));
+    let llama = llama.with_lora(&lora, 0)?;
+    limbic_weights::load_only(llama, &weights, is_adapter)
+        .map_err(|error| LlamaError::adapter(&path, error))
+}
+
+/// Our name for an adapter's tensor, `model.layers.0.self_attn.q_proj.lora_A.weight`, from any that PEFT has given it:
+/// below `base_model.model.` (itself below whatever holds the decoder), with or without the adapter's own name
+/// (`lora_A.default.weight`, in checkpoints since PEFT 0.3), the magnitudes of DoRA with or without `.weight`.
+/// Other names come back without the prefix.
+pub fn adapter_tensor_name(name: &str) -> String {
+    let name = name.split_once(PREFIX).map_or(name, |(_, rest)| rest);
+    for field in ["lora_A", "lora_B", MAGNITUDE] {
+        let Some((layer, rest)) = name.split_once(&format!(".{field}")) else {
+            continue;
+        };
+        let infix = rest.strip_suffix(".weight").unwrap_or(rest);
+        // At most one more part, the adapter's own name.
+        if infix.is_empty() || (infix.starts_with('.') && !infix[1..].contains('.')) {
+            let weight = if field == MAGNITUDE { "" } else { ".weight" };
+            return format!("{layer}.{field}{weight}");
+        }
     }
-    match stored.tensors.keys().next() {
-        None => Ok(llama),
-        Some(name) => Err(LlamaError::adapter(
-            &path,
-            format!(
-                "unexpected tensor `{name}`; wanted `{PREFIX}<layer>.lora_A.weight` and `.lora_B.weight` of the \
-                 layers in `target_modules` only"
-            ),
-        )),
-    }
+    name.to_string()
+}
+
+const MAGNITUDE: &str = "lora_magnitude_vector";
+
+/// Whether a parameter of a model is an adapter's.
+fn is_adapter(name: &str) -> bool {
+    name.contains(".lora_A.") || name.contains(".lora_B.") || name.ends_with(MAGNITUDE)
 }
 
 /// The settings in an `adapter_config.json`.
@@ -90,64 +116,112 @@ pub fn read_config(path: &Path) -> Result<LoraConfig, LlamaError> {
     let text = std::fs::read_to_string(path).map_err(LlamaError::io(path))?;
     let keys: BTreeMap<String, Value> =
         serde_json::from_str(&text).map_err(|error| LlamaError::json(path, error))?;
-    let fail = |key: &str, wanted: &str| {
-        let got = keys.get(key).unwrap_or(&Value::Null);
-        Err(LlamaError::adapter(
-            path,
-            format!("`{key}` is {got}, wanted {wanted}"),
-        ))
-    };
-    if keys.get("peft_type") != Some(&json!("LORA")) {
-        return fail("peft_type", "\"LORA\"");
+    let file = Settings { path, keys };
+    if file.keys.get("peft_type") != Some(&json!("LORA")) {
+        return Err(file.refuse("peft_type", "\"LORA\""));
     }
-    for (key, value) in &keys {
+    for (key, value) in &file.keys {
         if !is_understood(key, value) {
-            return fail(
-                key,
-                "it null, false or empty; this kind of adapter is not supported",
-            );
+            let wanted = match key.as_str() {
+                "init_lora_weights" => {
+                    "one that leaves the base model as it is (true, false, \"gaussian\", \"eva\", \"orthogonal\")"
+                }
+                _ => "it null, false or empty; this kind of adapter is not supported",
+            };
+            return Err(file.refuse(key, wanted));
         }
     }
-    let Some(r) = keys.get("r").and_then(Value::as_u64) else {
-        return fail("r", "a whole number");
-    };
-    let Some(lora_alpha) = keys.get("lora_alpha").and_then(Value::as_f64) else {
-        return fail("lora_alpha", "a number");
-    };
-    let targets = keys.get("target_modules").and_then(Value::as_array);
-    let Some(target_modules) = targets.and_then(|targets| {
-        targets
-            .iter()
-            .map(|target| target.as_str().map(str::to_string))
-            .collect::<Option<Vec<_>>>()
-    }) else {
-        return fail("target_modules", "a list of layer names");
-    };
-    // PEFT's defaults stand for these two where an old file lacks them.
-    let Some(lora_dropout) = keys.get("lora_dropout").map_or(Some(0.0), Value::as_f64) else {
-        return fail("lora_dropout", "a number");
-    };
-    let Some(use_rslora) = keys.get("use_rslora").map_or(Some(false), Value::as_bool) else {
-        return fail("use_rslora", "true or false");
-    };
+    let number = "a whole number";
     Ok(LoraConfig {
-        r: r as usize,
-        lora_alpha,
-        lora_dropout,
-        target_modules,
-        use_rslora,
+        r: file.required("r", number)?,
+        lora_alpha: file.required("lora_alpha", "a number")?,
+        // PEFT's defaults stand where an old file lacks a key.
+        lora_dropout: file.optional("lora_dropout", "a number")?.unwrap_or(0.0),
+        target_modules: file.required(
+            "target_modules",
+            "a list of layer names or a regular expression",
+        )?,
+        // An empty one excludes nothing, as PEFT has it.
+        exclude_modules: file
+            .optional(
+                "exclude_modules",
+                "a list of layer names or a regular expression",
+            )?
+            .filter(|targets| !matches!(targets, Targets::Names(names) if names.is_empty())),
+        layers_to_transform: file.list("layers_to_transform", number)?,
+        layers_pattern: file.list("layers_pattern", "a name or a list of names")?,
+        rank_pattern: file
+            .optional("rank_pattern", "whole numbers by name")?
+            .unwrap_or_default(),
+        alpha_pattern: file
+            .optional("alpha_pattern", "numbers by name")?
+            .unwrap_or_default(),
+        use_rslora: file
+            .optional("use_rslora", "true or false")?
+            .unwrap_or(false),
+        use_dora: file.optional("use_dora", "true or false")?.unwrap_or(false),
     })
+}
+
+struct Settings<'a> {
+    path: &'a Path,
+    keys: BTreeMap<String, Value>,
+}
+
+impl Settings<'_> {
+    fn refuse(&self, key: &str, wanted: &str) -> LlamaError {
+        let got = self.keys.get(key).unwrap_or(&Value::Null);
+        LlamaError::adapter(self.path, format!("`{key}` is {got}, wanted {wanted}"))
+    }
+
+    fn required<T: DeserializeOwned>(&self, key: &str, wanted: &str) -> Result<T, LlamaError> {
+        self.optional(key, wanted)?
+            .ok_or_else(|| self.refuse(key, wanted))
+    }
+
+    fn optional<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        wanted: &str,
+    ) -> Result<Option<T>, LlamaError> {
+        match self.keys.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => serde_json::from_value(value.clone())
+                .map(Some)
+                .map_err(|_| self.refuse(key, wanted)),
+        }
+    }
+
+    /// One of something counts as a list of it.
+    fn list<T: DeserializeOwned>(&self, key: &str, wanted: &str) -> Result<Vec<T>, LlamaError> {
+        match self.keys.get(key) {
+            Some(Value::Array(_)) | Some(Value::Null) | None => {
+                Ok(self.optional(key, wanted)?.unwrap_or_default())
+            }
+            Some(_) => Ok(vec![self.required(key, wanted)?]),
+        }
+    }
 }
 
 /// Whether a key is one that we apply, one that changes no result, or one that is switched off.
 fn is_understood(key: &str, value: &Value) -> bool {
     match key {
-        "r" | "lora_alpha" | "lora_dropout" | "target_modules" | "use_rslora" | "peft_type" => true,
-        // They speak of where the adapter comes from, of how it was first drawn, or of settings of a switched-off part.
+        "r"
+        | "lora_alpha"
+        | "lora_dropout"
+        | "target_modules"
+        | "exclude_modules"
+        | "layers_to_transform"
+        | "layers_pattern"
+        | "rank_pattern"
+        | "alpha_pattern"
+        | "use_rslora"
+        | "use_dora"
+        | "peft_type" => true,
+        // They speak of where the adapter comes from or of settings of a switched-off part.
         "auto_mapping"
         | "base_model_name_or_path"
         | "inference_mode"
-        | "init_lora_weights"
         | "megatron_core"
         | "peft_version"
         | "qalora_group_size"
@@ -155,6 +229,11 @@ fn is_understood(key: &str, value: &Value) -> bool {
         | "runtime_config"
         | "task_type" => true,
         "bias" => value == "none",
+        "init_lora_weights" => match value {
+            Value::Null | Value::Bool(_) => true,
+            Value::String(kind) => ["gaussian", "eva", "orthogonal"].contains(&kind.as_str()),
+            _ => false,
+        },
         _ => match value {
             Value::Null | Value::Bool(false) => true,
             Value::Array(items) => items.is_empty(),
@@ -164,30 +243,59 @@ fn is_understood(key: &str, value: &Value) -> bool {
     }
 }
 
-/// The keys that PEFT has written since 0.7, so that old and new versions load the file without a warning.
-fn to_json(lora: &LoraConfig, base_model: &str) -> Value {
-    json!({
-        "alpha_pattern": {},
+/// The keys that PEFT has written since 0.7, so that old and new versions load the file without a warning, and newer
+/// ones where they say something.
+fn to_json(lora: &LoraConfig, adapters: &Weights, base_model: &str) -> Value {
+    let alphas = lora.alpha_pattern.iter();
+    let alphas: BTreeMap<&String, Value> = alphas
+        .map(|(pattern, alpha)| (pattern, whole_if_possible(*alpha)))
+        .collect();
+    // Readers other than PEFT know lists of names only.
+    let targets = if lora.target_modules.is_all_linear() {
+        let layers = adapters.tensors.keys();
+        let mut names: Vec<&str> = layers
+            .filter_map(|name| name.split(".lora_").next()?.rsplit('.').next())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        json!(names)
+    } else {
+        json!(lora.target_modules)
+    };
+    let mut config = json!({
+        "alpha_pattern": alphas,
         "auto_mapping": null,
         "base_model_name_or_path": base_model,
         "bias": "none",
         "fan_in_fan_out": false,
         "inference_mode": true,
         "init_lora_weights": true,
-        "layers_pattern": null,
-        "layers_to_transform": null,
+        "layers_pattern": list_or_null(&lora.layers_pattern),
+        "layers_to_transform": list_or_null(&lora.layers_to_transform),
         "lora_alpha": whole_if_possible(lora.lora_alpha),
         "lora_dropout": lora.lora_dropout,
         "modules_to_save": null,
         "peft_type": "LORA",
         "r": lora.r,
-        "rank_pattern": {},
+        "rank_pattern": lora.rank_pattern,
         "revision": null,
-        "target_modules": lora.target_modules,
+        "target_modules": targets,
         "task_type": "CAUSAL_LM",
-        "use_dora": false,
+        "use_dora": lora.use_dora,
         "use_rslora": lora.use_rslora,
-    })
+    });
+    if let Some(excluded) = &lora.exclude_modules {
+        config["exclude_modules"] = json!(excluded);
+    }
+    config
+}
+
+fn list_or_null<T: serde::Serialize>(list: &[T]) -> Value {
+    if list.is_empty() {
+        Value::Null
+    } else {
+        json!(list)
+    }
 }
 
 /// `16` rather than `16.0`: some readers of PEFT's files take whole numbers only.
@@ -196,5 +304,49 @@ fn whole_if_possible(value: f64) -> Value {
         json!(value as i64)
     } else {
         json!(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_style_of_names_leads_to_ours() {
+        let q = "model.layers.3.self_attn.q_proj";
+        for (name, ours) in [
+            (
+                format!("{PREFIX}{q}.lora_A.weight"),
+                format!("{q}.lora_A.weight"),
+            ),
+            (
+                format!("{PREFIX}{q}.lora_B.default.weight"),
+                format!("{q}.lora_B.weight"),
+            ),
+            (
+                format!("llama_model.{PREFIX}{q}.lora_A.mine.weight"),
+                format!("{q}.lora_A.weight"),
+            ),
+            (
+                format!("{PREFIX}{q}.{MAGNITUDE}"),
+                format!("{q}.{MAGNITUDE}"),
+            ),
+            (
+                format!("{PREFIX}{q}.{MAGNITUDE}.default.weight"),
+                format!("{q}.{MAGNITUDE}"),
+            ),
+            (
+                format!("{PREFIX}{q}.{MAGNITUDE}.default"),
+                format!("{q}.{MAGNITUDE}"),
+            ),
+            // Neither a bias nor another depth is taken for a matrix.
+            (
+                format!("{q}.lora_B.default.bias"),
+                format!("{q}.lora_B.default.bias"),
+            ),
+            ("model.norm.weight".into(), "model.norm.weight".into()),
+        ] {
+            assert_eq!(adapter_tensor_name(&name), ours);
+        }
     }
 }

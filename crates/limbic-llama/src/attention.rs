@@ -30,11 +30,12 @@ impl Attention {
         let width = config.hidden_size;
         let queries = config.num_attention_heads * config.head_dim;
         let keys = config.num_key_value_heads * config.head_dim;
+        let bias = config.has_input_biases();
         Self {
-            q_proj: LoraLinear::new(width, queries, device),
-            k_proj: LoraLinear::new(width, keys, device),
-            v_proj: LoraLinear::new(width, keys, device),
-            o_proj: LoraLinear::new(queries, width, device),
+            q_proj: LoraLinear::new(width, queries, bias, device),
+            k_proj: LoraLinear::new(width, keys, bias, device),
+            v_proj: LoraLinear::new(width, keys, bias, device),
+            o_proj: LoraLinear::new(queries, width, config.attention_bias, device),
             head_dim: config.head_dim,
         }
     }

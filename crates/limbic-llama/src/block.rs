@@ -80,10 +80,11 @@ pub struct SwiGlu {
 impl SwiGlu {
     fn new(config: &LlamaConfig, device: &Device) -> Self {
         let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let bias = config.mlp_bias;
         Self {
-            gate_proj: LoraLinear::new(width, inner, device),
-            up_proj: LoraLinear::new(width, inner, device),
-            down_proj: LoraLinear::new(inner, width, device),
+            gate_proj: LoraLinear::new(width, inner, bias, device),
+            up_proj: LoraLinear::new(width, inner, bias, device),
+            down_proj: LoraLinear::new(inner, width, bias, device),
         }
     }
 

@@ -6,8 +6,8 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use limbic_weights::CounterRng;
 
-use crate::LlamaConfig;
 use crate::rope::Rotation;
+use crate::{LlamaConfig, LlamaError};
 
 /// Where the rows of a batch have slots that hold no position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +15,11 @@ pub enum Padding {
     /// After the row's end, if anywhere: attention is causal, so no position before it sees them. For training.
     Right,
     /// Before the row's start, so many in each row: they are masked and positions count from behind them, so
-    /// that rows of different lengths end in the same slot. For generation.
+    /// that rows of different lengths end in the same slot. For generation. Slots after a row's end do no harm here either.
     Left(Vec<usize>),
+    /// After the row's end, and every position sees all of its row's positions, which are so many: no language model
+    /// but a reader. For masked-token modelling.
+    BothWays(Vec<usize>),
 }
 
 /// Which inputs of the adapters are dropped, as a function of a key.
@@ -27,6 +30,36 @@ pub struct Dropout {
     key: Option<CounterRng>,
 }
 
+impl Padding {
+    /// The padding of rows whose attention mask is given, 1 or true where a slot holds a position.
+    ///
+    /// # Errors
+    /// A row with a hole, or without any position.
+    pub fn of_mask(rows: &[Vec<bool>]) -> Result<Self, LlamaError> {
+        let mut pads = Vec::with_capacity(rows.len());
+        for (index, row) in rows.iter().enumerate() {
+            let held = |slot: &bool| *slot;
+            let (Some(first), Some(last)) = (row.iter().position(held), row.iter().rposition(held))
+            else {
+                return Err(LlamaError::Mask(format!(
+                    "row {index} masks every position"
+                )));
+            };
+            if row[first..=last].contains(&false) {
+                return Err(LlamaError::Mask(format!(
+                    "row {index} has a hole between positions {first} and {last}"
+                )));
+            }
+            pads.push(first);
+        }
+        Ok(if pads.iter().all(|pad| *pad == 0) {
+            Self::Right
+        } else {
+            Self::Left(pads)
+        })
+    }
+}
+
 impl Dropout {
     /// No dropout: evaluation and generation.
     pub const OFF: Self = Self { key: None };
@@ -34,6 +67,11 @@ impl Dropout {
     /// The dropout that `key` names. The same key gives the same masks on every device.
     pub fn keyed(key: CounterRng) -> Self {
         Self { key: Some(key) }
+    }
+
+    /// Whether [`apply`](Self::apply) would change anything.
+    pub(crate) fn acts(self, probability: f64) -> bool {
+        self.key.is_some() && probability > 0.0
     }
 
     /// Zeros x's elements with `probability` and scales the others up to the same expectation.
@@ -67,7 +105,7 @@ impl Dropout {
 #[derive(Clone, Debug)]
 pub struct Context {
     pub(crate) rotation: Rotation,
-    /// `[B or 1, 1, L, T]`, added to the scores; absent where everything is visible.
+    /// `[B or 1, 1, L or 1, T]`, added to the scores; absent where everything is visible.
     pub(crate) mask: Option<Tensor<4>>,
     pub(crate) dropout: Dropout,
 }
@@ -93,7 +131,7 @@ impl Context {
         );
         let device = &device.clone().without_autodiff();
         let pads = match padding {
-            Padding::Right => &[0][..],
+            Padding::Right | Padding::BothWays(_) => &[0][..],
             Padding::Left(pads) => pads,
         };
         let positions: Vec<Vec<usize>> = pads
@@ -105,9 +143,14 @@ impl Context {
             })
             .collect();
         let all_visible = slots == 1 && pads.iter().all(|pad| *pad == 0);
+        let mask = match padding {
+            Padding::BothWays(lengths) => Some(open_mask(lengths, slots, device)),
+            Padding::Right | Padding::Left(_) if all_visible => None,
+            Padding::Right | Padding::Left(_) => Some(causal_mask(past, slots, pads, device)),
+        };
         Self {
             rotation: Rotation::new(config, &positions, device),
-            mask: (!all_visible).then(|| causal_mask(past, slots, pads, device)),
+            mask,
             dropout,
         }
     }
@@ -132,6 +175,14 @@ fn causal_mask(past: usize, slots: usize, pads: &[usize], device: &Device) -> Te
     Tensor::from_data(data, device)
 }
 
+/// The same for every query of a row, `[B, 1, 1, T]`.
+fn open_mask(lengths: &[usize], slots: usize, device: &Device) -> Tensor<4> {
+    let row =
+        |&length: &usize| (0..slots).map(move |key| if key < length { 0.0 } else { f32::MIN });
+    let mask: Vec<f32> = lengths.iter().flat_map(row).collect();
+    Tensor::from_data(TensorData::new(mask, [lengths.len(), 1, 1, slots]), device)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +205,21 @@ mod tests {
         assert!((mean - 1.0).abs() < 0.01, "{mean}");
         assert_eq!(values, draw("a"));
         assert_ne!(values, draw("b"));
+    }
+
+    #[test]
+    fn a_mask_tells_where_rows_begin() {
+        let (yes, no) = (true, false);
+        let padding = Padding::of_mask(&[vec![no, yes, yes], vec![yes, yes, no]]).unwrap();
+        assert_eq!(padding, Padding::Left(vec![1, 0]));
+        assert_eq!(Padding::of_mask(&[vec![yes, no]]).unwrap(), Padding::Right);
+        for (mask, part) in [
+            (vec![vec![yes], vec![no]], "row 1"),
+            (vec![vec![yes, no, yes]], "hole"),
+        ] {
+            let error = Padding::of_mask(&mask).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -38,6 +38,20 @@ pub enum LlamaError {
         /// The key or tensor and what is wrong with it.
         detail: String,
     },
+    /// An attention mask that is no padding.
+    #[error("unusable attention mask: {0}; wanted one run of ones in each row")]
+    Mask(String),
+    /// Token ids that are no input of the model.
+    #[error("unusable token ids: {0}")]
+    Ids(String),
+    /// A file of llama2.c that is not what it says.
+    #[error("{}: unusable llama2.c checkpoint: {detail}", path.display())]
+    Llama2c {
+        /// The file concerned.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// Sampling settings out of range.
     #[error("unusable sampling settings: {0}")]
     Sampling(String),
@@ -76,6 +90,13 @@ impl LlamaError {
 
     pub(crate) fn json(path: &Path, detail: impl ToString) -> Self {
         Self::Json {
+            path: path.to_path_buf(),
+            detail: detail.to_string(),
+        }
+    }
+
+    pub(crate) fn llama2c(path: &Path, detail: impl ToString) -> Self {
+        Self::Llama2c {
             path: path.to_path_buf(),
             detail: detail.to_string(),
         }

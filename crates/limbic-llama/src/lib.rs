@@ -1,9 +1,11 @@
-//! The LLaMA backbone with LoRA adapters on its linear layers.
+//! The LLaMA and Qwen2 backbones with LoRA adapters on their linear layers.
 //!
-//! - [`LlamaConfig`] reads Hugging Face's `config.json`; `init` builds a [`Llama`], [`Llama::read`] reads one from its folder.
+//! - [`LlamaConfig`] reads Hugging Face's `config.json`; `init` builds a [`Llama`], [`Llama::read`] reads one from its
+//!   folder, [`Llama::read_llama2c`] from a file of llama2.c.
 //! - A forward pass is [`Llama::embed`], [`Llama::hidden`], [`Llama::logits`]; media embeddings are put in after the
 //!   first, and only the positions that matter go through the last.
-//! - [`Llama::with_lora`] adds adapters, [`Llama::merge_lora`] adds them into the weights.
+//! - [`Llama::inspect`] keeps the hidden states of every block, for comparison with other implementations.
+//! - [`Llama::with_lora`] adds adapters, [`Llama::merge_lora`] adds them into the weights, [`Llama::merge`] for a while.
 //! - [`generate()`] continues prompts through a [`KvCache`].
 //! - [`write_adapter`] and [`read_adapter`] exchange adapters with PEFT.
 //!
@@ -20,12 +22,17 @@ mod error;
 mod file;
 mod generate;
 mod hugging_face;
+mod inspect;
 mod llama;
+mod llama2c;
 mod lora;
+mod lora_config;
 mod norm;
 mod rope;
 
-pub use adapter::{read_adapter, read_config as read_adapter_config, write_adapter};
+pub use adapter::{
+    adapter_tensor_name, read_adapter, read_config as read_adapter_config, write_adapter,
+};
 pub use attention::Attention;
 pub use block::{Block, SwiGlu};
 pub use cache::{KvCache, LayerCache};
@@ -33,7 +40,9 @@ pub use config::{Architecture, LlamaConfig};
 pub use context::{Context, Dropout, Padding};
 pub use error::LlamaError;
 pub use generate::{End, Generation, Prompt, Sampling, generate};
-pub use llama::{Decoder, Llama};
-pub use lora::{LoraConfig, LoraFactor, LoraLinear};
+pub use inspect::Inspection;
+pub use llama::{Decoder, Llama, Merged};
+pub use lora::{LoraFactor, LoraLinear};
+pub use lora_config::{LoraConfig, Targets};
 pub use norm::RmsNorm;
 pub use rope::RopeScaling;

@@ -8,21 +8,22 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::nn::Embedding;
-use burn::tensor::{Device, Int, Tensor};
-use limbic_weights::{CounterRng, Weights};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
+use limbic_weights::{Checkpoint, CounterRng};
 
 use crate::block::Block;
-use crate::lora::{lazy_zeros, project};
+use crate::lora::{lazy_zeros, project, with_dtype};
 use crate::norm::RmsNorm;
-use crate::{
-    Context, Dropout, KvCache, LlamaConfig, LlamaError, LoraConfig, LoraFactor, LoraLinear, Padding,
-};
+use crate::{Context, Dropout, KvCache, LlamaConfig, LlamaError, LoraConfig, LoraLinear, Padding};
 
 /// LLaMA (Touvron et al. 2023): token embeddings, a stack of [`Block`]s, a final norm, an output layer.
 ///
 /// Parameters live on the plain device they were built on; whoever trains some of them makes those autodiff
 /// leaves, and the others stay constants beside them. Parameter names are those of Hugging Face's
-/// `LlamaForCausalLM` and of PEFT's adapters on it.
+/// `LlamaForCausalLM` and `Qwen2ForCausalLM`, and of PEFT's adapters on them.
+///
+/// Weights may be in F16 or BF16: products are then taken in that precision. Everything between them, norms, softmax
+/// and the residual stream included, is in F32.
 #[derive(Module, Debug)]
 pub struct Llama {
     /// Everything but the output layer.
@@ -33,6 +34,37 @@ pub struct Llama {
     config: LlamaConfig,
     #[module(skip)]
     lora: Option<LoraConfig>,
+}
+
+/// A model whose adapters are part of its weights for the time being: it computes as fast as its base model.
+#[derive(Clone, Debug)]
+pub struct Merged {
+    /// The merged model, without adapters.
+    pub llama: Llama,
+    original: Llama,
+}
+
+impl Merged {
+    /// The model before merging, to the bit: adding an adapter and taking it away again would leave rounding errors.
+    pub fn unmerge(self) -> Llama {
+        self.original
+    }
+}
+
+/// The output layer's matrix, in a checkpoint.
+const HEAD: &str = "lm_head.weight";
+
+/// Compares a stored output layer with the embedding table that is to serve in its place.
+fn check_tied(checkpoint: &Checkpoint) -> Result<(), LlamaError> {
+    let mut stored = checkpoint.clone();
+    if stored.take(HEAD)? == stored.take("model.embed_tokens.weight")? {
+        return Ok(());
+    }
+    Err(LlamaError::Config(format!(
+        "{}: `tie_word_embeddings` is true, but `{HEAD}` and `model.embed_tokens.weight` differ; set it to false to use \
+         both",
+        checkpoint.path().display()
+    )))
 }
 
 /// The decoder stack.
@@ -60,7 +92,7 @@ impl LlamaConfig {
                 norm: RmsNorm::new(self.hidden_size, self.rms_norm_eps, device),
             },
             lm_head: (!self.tie_word_embeddings)
-                .then(|| LoraLinear::new(self.hidden_size, self.vocab_size, device)),
+                .then(|| LoraLinear::new(self.hidden_size, self.vocab_size, false, device)),
             config: self.clone(),
             lora: None,
         }
@@ -68,15 +100,36 @@ impl LlamaConfig {
 }
 
 impl Llama {
-    /// Reads a Hugging Face folder: `config.json` and the weights beside it.
+    /// Reads a Hugging Face folder in F32: `config.json` and the weights beside it, in one file or in shards.
     ///
     /// # Errors
     /// An unusable config; missing, unexpected or wrong-shaped weights.
     pub fn read(folder: &Path, device: &Device) -> Result<Self, LlamaError> {
+        Self::read_as(folder, Some(FloatDType::F32), device)
+    }
+
+    /// As [`read`](Self::read), with the weights in `precision`, or each as it is stored.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_as(
+        folder: &Path,
+        precision: Option<FloatDType>,
+        device: &Device,
+    ) -> Result<Self, LlamaError> {
         let config = LlamaConfig::read(&folder.join("config.json"))?;
-        // LLaMA 2's published files carry the rotary frequencies, which follow from the config.
-        let weights = Weights::read(folder)?.filter(|name| !name.ends_with(".rotary_emb.inv_freq"));
-        Ok(limbic_weights::load(config.init(device), &weights)?)
+        let mut checkpoint = Checkpoint::open(folder)?.ignore(
+            |name| name.ends_with(".rotary_emb.inv_freq"),
+            "published files of LLaMA 2 carry the rotary frequencies, which follow from config.json",
+        );
+        if config.tie_word_embeddings && checkpoint.shape(HEAD).is_some() {
+            check_tied(&checkpoint)?;
+            checkpoint = checkpoint.ignore(
+                |name| name == HEAD,
+                "a tied output layer is the embedding table, with which it was compared",
+            );
+        }
+        Ok(checkpoint.load(config.init(device), precision)?)
     }
 
     /// Its shape.
@@ -92,7 +145,7 @@ impl Llama {
     /// # Shapes
     /// Token ids `[B, L]` to `[B, L, D]`.
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.model.embed_tokens.forward(ids)
+        with_dtype(self.model.embed_tokens.forward(ids), DType::F32)
     }
 
     /// The output of the last block, before the final norm.
@@ -160,17 +213,17 @@ impl Llama {
         }
         let rng = CounterRng::new(seed);
         let mut linears = self.linears_mut();
-        lora.validate(linears.iter().map(|(name, _)| name.as_str()))?;
-        for (name, linear) in &mut linears {
-            if lora.targets(name) {
-                linear.adapt(name, lora, rng);
+        let names: Vec<String> = linears.iter().map(|(name, _)| name.clone()).collect();
+        for ((name, linear), adapter) in linears.iter_mut().zip(lora.plan(&names)?) {
+            if let Some(adapter) = adapter {
+                linear.adapt(name, &adapter, lora, rng);
             }
         }
         self.lora = Some(lora.clone());
         Ok(self)
     }
 
-    /// The same model with the adapters added into its weights.
+    /// The same model with the adapters added into its weights, for good.
     pub fn merge_lora(mut self) -> Self {
         for (_, linear) in self.linears_mut() {
             linear.merge();
@@ -179,16 +232,12 @@ impl Llama {
         self
     }
 
-    /// The adapters' matrices with their full names, from the input to the output.
-    pub(crate) fn lora_factors(&mut self) -> Vec<(String, &mut LoraFactor)> {
-        let linears = self.linears_mut().into_iter();
-        linears
-            .flat_map(|(name, linear)| {
-                linear
-                    .factors_mut()
-                    .map(move |(factor, value)| (format!("{name}.{factor}"), value))
-            })
-            .collect()
+    /// The same model with the adapters added into its weights until [`Merged::unmerge`].
+    pub fn merge(self) -> Merged {
+        Merged {
+            llama: self.clone().merge_lora(),
+            original: self,
+        }
     }
 
     /// The linear layers with their full names, from the input to the output.

@@ -1,109 +1,33 @@
 //! Low-rank adapters (Hu et al. 2021) with PEFT's definition and initialisation:
 //! `y = x Wᵀ + scale · (dropout(x) Aᵀ) Bᵀ`, A uniform in ±1/√in (its `kaiming_uniform_(a=√5)`), B zero.
 //!
-//! The product B·A is formed when merging only: two thin matrices cost `r (in + out)` a position, the dense one
-//! `in · out` and a gradient of that size.
+//! With DoRA (Liu et al. 2024) the rows of `W + scale · B A` are brought to trained lengths m:
+//! `y = s · (x Wᵀ + scale · (x Aᵀ) Bᵀ)` with `s = m / ‖W + scale · B A‖`, whose denominator takes no gradient.
+//!
+//! The product B·A is formed for its norms and when merging only: two thin matrices cost `r (in + out)` a position,
+//! the dense one `in · out` and a gradient of that size.
 
 // `lora_A` and `lora_B` are the names in PEFT's files, and a module's field names are its parameters' names.
 #![allow(non_snake_case)]
 
 use burn::module::{Module, Param, ParamId};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use limbic_weights::CounterRng;
-use serde::{Deserialize, Serialize};
 
-use crate::{Dropout, LlamaError};
+use crate::Dropout;
+use crate::lora_config::{Adapter, LoraConfig};
 
-/// Which layers get an adapter, and of what kind. Names and meanings are PEFT's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LoraConfig {
-    /// Rank of the adapters.
-    pub r: usize,
-    /// Numerator of the scale.
-    pub lora_alpha: f64,
-    /// Probability with which an input element of an adapter is dropped in training.
-    #[serde(default)]
-    pub lora_dropout: f64,
-    /// Last part of the names of the layers that are adapted, for example `q_proj`.
-    pub target_modules: Vec<String>,
-    /// Scale by `lora_alpha / √r` instead of `lora_alpha / r` (Kalajdzievski 2023).
-    #[serde(default)]
-    pub use_rslora: bool,
-}
-
-impl LoraConfig {
-    /// The factor on an adapter's output.
-    pub fn scale(&self) -> f64 {
-        let rank = self.r as f64;
-        self.lora_alpha / if self.use_rslora { rank.sqrt() } else { rank }
-    }
-
-    /// Whether the layer of this full name is adapted.
-    pub(crate) fn targets(&self, name: &str) -> bool {
-        self.target_modules
-            .iter()
-            .any(|target| target == last_part(name))
-    }
-
-    /// Checks the numbers, and that every target is the last part of one of the layers' names.
-    pub(crate) fn validate<'a>(
-        &self,
-        layers: impl Iterator<Item = &'a str>,
-    ) -> Result<(), LlamaError> {
-        let mut known: Vec<&str> = Vec::new();
-        for name in layers.map(last_part) {
-            if !known.contains(&name) {
-                known.push(name);
-            }
-        }
-        let wrong = |detail: String| Err(LlamaError::Lora(detail));
-        if self.r == 0 {
-            return wrong("`r` is 0, wanted at least 1".into());
-        }
-        if !self.lora_alpha.is_finite() || self.lora_alpha <= 0.0 {
-            return wrong(format!(
-                "`lora_alpha` is {}, wanted a positive number",
-                self.lora_alpha
-            ));
-        }
-        if !(0.0..1.0).contains(&self.lora_dropout) {
-            return wrong(format!(
-                "`lora_dropout` is {}, wanted at least 0 and less than 1",
-                self.lora_dropout
-            ));
-        }
-        if self.target_modules.is_empty() {
-            return wrong(format!(
-                "`target_modules` is empty; wanted some of {}",
-                known.join(", ")
-            ));
-        }
-        match self
-            .target_modules
-            .iter()
-            .find(|target| !known.contains(&target.as_str()))
-        {
-            Some(target) => wrong(format!(
-                "`target_modules` names `{target}`, which no layer of this model is called; wanted some of {}",
-                known.join(", ")
-            )),
-            None => Ok(()),
-        }
-    }
-}
-
-fn last_part(name: &str) -> &str {
-    name.rsplit('.').next().unwrap_or(name)
-}
-
-/// A linear layer without bias and, where the [`LoraConfig`] says so, the adapter beside it.
+/// A linear layer and, where the [`LoraConfig`] says so, the adapter beside it.
 #[derive(Module, Debug)]
 pub struct LoraLinear {
     /// `[out, in]`, PyTorch's layout; its transposed view costs a matrix product nothing.
     pub weight: Param<Tensor<2>>,
+    /// `[out]`, where the layer has one.
+    pub bias: Option<Param<Tensor<1>>>,
     lora_A: Option<LoraFactor>,
     lora_B: Option<LoraFactor>,
+    /// The lengths m of the rows, `[out]`, with DoRA only.
+    lora_magnitude_vector: Option<Param<Tensor<1>>>,
     #[module(skip)]
     lora: Option<Adaptation>,
 }
@@ -123,11 +47,13 @@ struct Adaptation {
 }
 
 impl LoraLinear {
-    pub(crate) fn new(input: usize, output: usize, device: &Device) -> Self {
+    pub(crate) fn new(input: usize, output: usize, bias: bool, device: &Device) -> Self {
         Self {
             weight: lazy_zeros([output, input], device),
+            bias: bias.then(|| lazy_zeros([output], device)),
             lora_A: None,
             lora_B: None,
+            lora_magnitude_vector: None,
             lora: None,
         }
     }
@@ -135,78 +61,137 @@ impl LoraLinear {
     /// # Shapes
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>, dropout: Dropout) -> Tensor<D> {
-        let y = project(x.clone(), self.weight.val());
+        let product = project(x.clone(), self.weight.val());
+        let y = match &self.bias {
+            Some(bias) => product.clone() + with_dtype(bias.val(), x.dtype()).unsqueeze(),
+            None => product.clone(),
+        };
         let (Some(a), Some(b), Some(lora)) = (&self.lora_A, &self.lora_B, &self.lora) else {
             return y;
         };
+        let acts = dropout.acts(lora.dropout);
         let x = dropout.apply(x, lora.dropout, &lora.site);
-        y + project(project(x, a.weight.val()), b.weight.val()) * lora.scale
+        let low_rank = project(project(x.clone(), a.weight.val()), b.weight.val()) * lora.scale;
+        let Some(magnitude) = &self.lora_magnitude_vector else {
+            return y + low_rank;
+        };
+        // PEFT's sum: the plain output, and what brings it to the trained length. With dropout the second part is
+        // that of the thinned input.
+        let product = if acts {
+            project(x, self.weight.val())
+        } else {
+            product
+        };
+        let length = magnitude.val() / row_norms(self.merged_directions(a, b, lora.scale));
+        y + product * (length.clone() - 1.0).unsqueeze() + low_rank * length.unsqueeze()
     }
 
     /// Puts a fresh adapter beside the weight, in place of one that may be there.
-    pub(crate) fn adapt(&mut self, name: &str, config: &LoraConfig, rng: CounterRng) {
+    pub(crate) fn adapt(
+        &mut self,
+        name: &str,
+        adapter: &Adapter,
+        config: &LoraConfig,
+        rng: CounterRng,
+    ) {
         let [output, input] = self.weight.lazy_shape().dims();
         let device = self.weight.lazy_device().without_autodiff();
+        let rank = adapter.rank;
         let rng = rng.site(&format!("{name}.lora_A.weight"));
-        let bound = 1.0 / (input as f64).sqrt();
-        let values: Vec<f32> = (0..(config.r * input) as u64)
-            .map(|i| ((2.0 * rng.uniform(i) - 1.0) * bound) as f32)
-            .collect();
-        let a = Tensor::from_data(TensorData::new(values, [config.r, input]), &device);
-        let b = Tensor::zeros([output, config.r], &device);
-        let factor = |value| LoraFactor {
-            weight: Param::initialized(ParamId::new(), value),
+        let uniform = move |device: &Device, _: bool| {
+            let bound = 1.0 / (input as f64).sqrt();
+            let values: Vec<f32> = (0..(rank * input) as u64)
+                .map(|i| ((2.0 * rng.uniform(i) - 1.0) * bound) as f32)
+                .collect();
+            Tensor::from_data(TensorData::new(values, [rank, input]), device)
         };
-        self.lora_A = Some(factor(a));
-        self.lora_B = Some(factor(b));
+        self.lora_A = Some(LoraFactor {
+            weight: lazy([rank, input], uniform, &device),
+        });
+        self.lora_B = Some(LoraFactor {
+            weight: lazy_zeros([output, rank], &device),
+        });
+        // Taken now, so that weights that come later cannot be mistaken for those that were adapted.
+        let weight = self.weight.is_initialized().then(|| self.weight.val());
+        let name_of_layer = name.to_string();
+        let norms = move |_: &Device, _: bool| {
+            let weight = weight.unwrap_or_else(|| {
+                panic!("the row norms of `{name_of_layer}` were asked for, but it was adapted before its weights were there")
+            });
+            row_norms(with_dtype(weight.without_autodiff(), DType::F32))
+        };
+        self.lora_magnitude_vector = config.use_dora.then(|| lazy([output], norms, &device));
         self.lora = Some(Adaptation {
-            scale: config.scale(),
+            scale: adapter.scale,
             dropout: config.lora_dropout,
             site: name.to_string(),
         });
     }
 
-    /// The adapter's matrices by name; none without an adapter.
-    pub(crate) fn factors_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut LoraFactor)> {
-        let a = self.lora_A.as_mut().map(|a| ("lora_A", a));
-        let b = self.lora_B.as_mut().map(|b| ("lora_B", b));
-        a.into_iter().chain(b)
-    }
-
-    /// Adds the adapter into the weight and takes it away.
+    /// Adds the adapter into the weight, in the precision of that, and takes it away.
     pub(crate) fn merge(&mut self) {
         let (Some(a), Some(b), Some(lora)) =
             (self.lora_A.take(), self.lora_B.take(), self.lora.take())
         else {
             return;
         };
-        let [a, b] = [a, b].map(|factor| factor.weight.val().without_autodiff());
-        let merged = self.weight.val().without_autodiff() + b.matmul(a) * lora.scale;
-        self.weight = Param::initialized(self.weight.id, merged);
+        let dtype = self.weight.val().dtype();
+        let mut merged = self.merged_directions(&a, &b, lora.scale);
+        if let Some(magnitude) = self.lora_magnitude_vector.take() {
+            let length = magnitude.val().without_autodiff() / row_norms(merged.clone());
+            merged = merged * length.unsqueeze_dim(1);
+        }
+        self.weight = Param::initialized(self.weight.id, with_dtype(merged, dtype));
     }
+
+    /// `W + scale · B A` in F32, without a tape.
+    fn merged_directions(&self, a: &LoraFactor, b: &LoraFactor, scale: f64) -> Tensor<2> {
+        let [a, b] = [a, b].map(|factor| factor.weight.val().without_autodiff());
+        let weight = self.weight.val().without_autodiff();
+        with_dtype(weight, DType::F32) + b.matmul(a) * scale
+    }
+}
+
+/// Euclidean lengths of the rows, `[out, in]` to `[out]`.
+fn row_norms(weight: Tensor<2>) -> Tensor<1> {
+    weight.square().sum_dim(1).sqrt().squeeze_dim(1)
 }
 
 /// `x Wᵀ` with all leading dimensions folded into rows: one product reads the weight once, and in place.
 /// (burn's `linear` copies a transposed weight whenever it decides not to fold.)
+///
+/// The product is taken in the weight's precision, the result is of x's.
 pub(crate) fn project<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     let mut shape = x.dims();
+    let dtype = x.dtype();
     let [output, input] = weight.dims();
     let rows = shape[..D - 1].iter().product();
     shape[D - 1] = output;
-    x.reshape([rows, input])
-        .matmul(weight.transpose())
-        .reshape(shape)
+    let x = with_dtype(x.reshape([rows, input]), weight.dtype());
+    with_dtype(x.matmul(weight.transpose()), dtype).reshape(shape)
 }
 
-/// A matrix that takes memory when it is first read, so that loading weights allocates them once.
-pub(crate) fn lazy_zeros(shape: [usize; 2], device: &Device) -> Param<Tensor<2>> {
-    Param::uninitialized(
-        ParamId::new(),
-        move |device, _| Tensor::zeros(shape, device),
-        device.clone(),
-        false,
-        shape.into(),
-    )
+/// The same numbers in another precision; untouched where they have it.
+pub(crate) fn with_dtype<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if x.dtype() == dtype {
+        x
+    } else {
+        x.cast(FloatDType::from(dtype))
+    }
+}
+
+/// Zeros that take memory when they are first read, so that loading weights allocates them once.
+pub(crate) fn lazy_zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    lazy(shape, move |device, _| Tensor::zeros(shape, device), device)
+}
+
+/// A parameter that is made when it is first read.
+fn lazy<const D: usize>(
+    shape: [usize; D],
+    make: impl FnOnce(&Device, bool) -> Tensor<D> + Send + Sync + 'static,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    Param::uninitialized(ParamId::new(), make, device.clone(), false, shape.into())
 }
 
 #[cfg(test)]
@@ -216,15 +201,19 @@ mod tests {
     #[test]
     fn initialisation_is_pefts() {
         let device = Device::flex();
-        let mut linear = LoraLinear::new(64, 32, &device);
+        let linear = LoraLinear::new(64, 32, false, &device);
+        let mut linear = limbic_weights::seed(linear, 3);
         let config = LoraConfig {
-            r: 8,
-            lora_alpha: 16.0,
-            lora_dropout: 0.0,
-            target_modules: vec!["q_proj".into()],
-            use_rslora: false,
+            use_dora: true,
+            ..LoraConfig::new(8, 16.0, &["q_proj"])
         };
-        linear.adapt("q_proj", &config, CounterRng::new(1));
+        let plan = config.plan(&["q_proj".into()]).unwrap();
+        linear.adapt(
+            "q_proj",
+            plan[0].as_ref().unwrap(),
+            &config,
+            CounterRng::new(1),
+        );
         let values = |factor: &Option<LoraFactor>| {
             let value = factor.as_ref().unwrap().weight.val();
             (
@@ -242,12 +231,32 @@ mod tests {
         let (shape, b) = values(&linear.lora_B);
         assert_eq!(shape, [32, 8]);
         assert!(b.iter().all(|v| *v == 0.0));
-        assert_eq!(config.scale(), 2.0);
-        let rank_stabilised = LoraConfig {
-            use_rslora: true,
-            r: 16,
-            ..config
+
+        let magnitude = linear.lora_magnitude_vector.as_ref().unwrap().val();
+        let magnitude = magnitude.into_data().try_into_vec::<f32>().unwrap();
+        let weight = linear
+            .weight
+            .val()
+            .into_data()
+            .try_into_vec::<f32>()
+            .unwrap();
+        for (length, row) in magnitude.iter().zip(weight.chunks(64)) {
+            let wanted = row.iter().map(|w| w * w).sum::<f32>().sqrt();
+            assert!((length - wanted).abs() < 1e-6, "{length} {wanted}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "`q_proj` were asked for")]
+    fn norms_of_weights_that_are_not_there_are_not_made_up() {
+        let mut linear = LoraLinear::new(4, 4, false, &Device::flex());
+        let config = LoraConfig {
+            use_dora: true,
+            ..LoraConfig::new(2, 2.0, &["q_proj"])
         };
-        assert_eq!(rank_stabilised.scale(), 4.0);
+        let plan = config.plan(&["q_proj".into()]).unwrap();
+        let adapter = plan[0].as_ref().unwrap();
+        linear.adapt("q_proj", adapter, &config, CounterRng::new(1));
+        linear.lora_magnitude_vector.unwrap().val();
     }
 }

@@ -1,6 +1,8 @@
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 
+use crate::lora::with_dtype;
+
 /// Root mean square normalisation (Zhang and Sennrich 2019), `x / sqrt(mean(x²) + epsilon) * weight`.
 #[derive(Module, Debug)]
 pub struct RmsNorm {
@@ -26,6 +28,7 @@ impl RmsNorm {
     /// `[.., D]` to the same.
     pub fn forward<const N: usize>(&self, x: Tensor<N>) -> Tensor<N> {
         let mean_square = x.clone().square().mean_dim(N - 1);
-        x * (mean_square + self.epsilon).sqrt().recip() * self.weight.val().unsqueeze()
+        let weight = with_dtype(self.weight.val(), x.dtype());
+        x * (mean_square + self.epsilon).sqrt().recip() * weight.unsqueeze()
     }
 }

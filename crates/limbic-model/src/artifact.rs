@@ -21,8 +21,8 @@ use limbic_weights::{Weights, load_only};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EmotionLlm, EmotionLlmConfig, FusedConfig, HeadConfig, InputConfig, ModelError, Part,
-    TRANSCRIPT, verify_directory,
+    AlignmentConfig, EmotionLlm, EmotionLlmConfig, FusedConfig, HeadConfig, InputConfig,
+    ModelError, Part, Reads, TRANSCRIPT, llama2c, verify_directory,
 };
 
 const LLM: &str = "llm";
@@ -68,6 +68,22 @@ pub struct ArtifactConfig {
     pub labels: Option<LabelSet>,
     /// The class head, where it has one.
     pub head: Option<HeadConfig>,
+    /// The valence head, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valence: Option<HeadConfig>,
+    /// The common space of clips and captions, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<AlignmentConfig>,
+    /// Whether it has a mask for tokens of captions.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mask: bool,
+    /// Whether it was never taught to answer in words: its heads are all there is to ask.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mute: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The version this program writes.
@@ -88,10 +104,26 @@ impl ArtifactConfig {
                 ));
             }
         };
+        for head in self.heads() {
+            if let Reads::Fusion(name) = &head.reads
+                && self.fusions.iter().all(|fused| fused.name != *name)
+            {
+                let known: Vec<&str> = std::iter::once("decoder")
+                    .chain(self.fusions.iter().map(|fused| fused.name.as_str()))
+                    .collect();
+                return Err(ModelError::Config(format!(
+                    "a head reads `{name}`, which is no fusion in use; wanted one of {}",
+                    known.join(", ")
+                )));
+            }
+        }
         Ok(EmotionLlmConfig {
             inputs: self.inputs.clone(),
             fusions: self.fusions.clone(),
             head,
+            valence: self.valence.clone(),
+            alignment: self.alignment.clone(),
+            mask: self.mask,
         })
     }
 
@@ -118,7 +150,7 @@ impl ArtifactConfig {
             input: fused.name.clone(),
             placeholder: fused.placeholder.clone(),
             tokens: fused.fusion.num_tokens(),
-            optional: false,
+            optional: self.heads_read(&fused.name),
         });
         let slots = inputs.chain(fusions).collect();
         let labels = self
@@ -127,6 +159,26 @@ impl ArtifactConfig {
             .map(LabelSet::names)
             .unwrap_or_default();
         Ok(PromptCompiler::new(self.prompt.clone(), slots, &labels)?)
+    }
+
+    /// Whether a head reads the fusion `name`.
+    fn heads_read(&self, name: &str) -> bool {
+        let reads = |head: &HeadConfig| matches!(&head.reads, Reads::Fusion(of) if of == name);
+        self.heads().any(reads)
+    }
+
+    /// The heads that read a state.
+    fn heads(&self) -> impl Iterator<Item = &HeadConfig> {
+        self.head.iter().chain(&self.valence)
+    }
+
+    /// Whether a clip that has the inputs marked in `inputs`, and a transcript or not, has all that the heads read.
+    pub fn is_judged(&self, inputs: &[bool], transcript: bool) -> bool {
+        let present = self.present(inputs, transcript);
+        let fusions = self.fusions.iter().zip(&present[self.inputs.len()..]);
+        fusions
+            .filter(|(fused, _)| self.heads_read(&fused.name))
+            .all(|(_, present)| *present)
     }
 
     /// Which slots of the compiler a clip can fill, that has the inputs marked in `inputs` and a transcript or not: a
@@ -170,18 +222,7 @@ impl Artifact {
         let mut config = self.config.clone();
         match &mut config.decoder {
             DecoderSource::Own => {
-                let llm = folder.join(LLM);
-                fs::create_dir_all(&llm).map_err(ModelError::io(&llm))?;
-                self.model
-                    .llama
-                    .config()
-                    .write_json(&llm.join("config.json"))?;
-                let weights = Weights::collect_only(&self.model.llama, |name| {
-                    Part::of(name) == Some(Part::Decoder)
-                });
-                weights.write(&llm.join("model.safetensors"))?;
-                let path = llm.join("tokenizer.json");
-                fs::write(&path, self.tokenizer.to_json()?).map_err(ModelError::io(&path))?;
+                write_decoder(&self.model.llama, &self.tokenizer, &folder.join(LLM))?;
             }
             DecoderSource::Base { path, .. } => *path = relative(&self.decoder, target)?,
         }
@@ -252,7 +293,7 @@ impl Artifact {
             DecoderSource::Own => folder.join(LLM),
             DecoderSource::Base { path, .. } => resolve(&folder.join(path)),
         };
-        if !decoder.join("config.json").is_file() {
+        if !decoder.join("config.json").is_file() && llama2c::files(&decoder)?.is_none() {
             return Err(ModelError::directory(
                 folder,
                 format!(
@@ -293,15 +334,37 @@ impl Artifact {
     }
 }
 
-/// Reads a decoder folder of Hugging Face's layout with its tokenizer.
+/// Reads a decoder folder with its tokenizer: one of Hugging Face's layout, or one of llama2.c with a checkpoint and a
+/// tokenizer (`stories260K.bin` and `tok512.bin`).
 ///
 /// # Errors
 /// Files that are missing, damaged or do not fit each other.
 pub fn read_decoder(folder: &Path, device: &Device) -> Result<(Llama, TextTokenizer), ModelError> {
+    if let Some(files) = llama2c::files(folder)? {
+        return files.read(device);
+    }
     let llama = Llama::read(folder, device)?;
     let (bos, eos) = special_ids(llama.config())?;
     let tokenizer = TextTokenizer::read(&folder.join("tokenizer.json"), bos, eos)?;
     Ok((llama, tokenizer))
+}
+
+/// Writes the decoder's own weights, without its adapters, and its tokenizer as a folder of Hugging Face's layout; what
+/// was read from llama2.c becomes a folder that transformers loads.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_decoder(
+    llama: &Llama,
+    tokenizer: &TextTokenizer,
+    folder: &Path,
+) -> Result<(), ModelError> {
+    fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
+    llama.config().write_json(&folder.join("config.json"))?;
+    let weights = Weights::collect_only(llama, |name| Part::of(name) == Some(Part::Decoder));
+    weights.write(&folder.join("model.safetensors"))?;
+    let path = folder.join("tokenizer.json");
+    fs::write(&path, tokenizer.to_json()?).map_err(ModelError::io(&path))
 }
 
 fn special_ids(config: &LlamaConfig) -> Result<(u32, u32), ModelError> {
@@ -314,9 +377,10 @@ fn special_ids(config: &LlamaConfig) -> Result<(u32, u32), ModelError> {
 }
 
 fn is_multimodal(name: &str) -> bool {
-    ["projectors.", "fusions.", "head."]
-        .iter()
-        .any(|part| name.starts_with(part))
+    matches!(Part::of(name), Some(Part::Head))
+        || ["projectors.", "fusions."]
+            .iter()
+            .any(|part| name.starts_with(part))
 }
 
 /// `projectors.0.query` on disk is `projectors.<input>.query`, and so for fusions: a file is read without counting.

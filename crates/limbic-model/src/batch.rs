@@ -15,6 +15,8 @@ pub struct Example<'a> {
     pub features: &'a [Option<&'a Features>],
     /// The class, where it counts for the class loss.
     pub label: Option<usize>,
+    /// The valence, where it counts for the valence loss.
+    pub valence: Option<f32>,
 }
 
 /// Samples side by side, padded on the right.
@@ -36,8 +38,10 @@ pub struct Batch {
     pub(crate) places: Tensor<1, Int>,
     /// Positions (of B·L) whose next token is supervised, `[N]`, and those tokens.
     pub(crate) supervised: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
-    /// Last prompt position of the samples with a label, and the labels.
+    /// Rows of the samples with a label, and the labels.
     pub(crate) labelled: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
+    /// Rows of the samples with a valence, and the valences.
+    pub(crate) valued: Option<(Tensor<1, Int>, Tensor<1>)>,
     /// Last prompt position (of B·L) of every sample.
     pub(crate) prompt_ends: Tensor<1, Int>,
     /// Positions that hold something, padding left out.
@@ -126,6 +130,7 @@ impl Batch {
         let mut places = vec![Place::Text(0); size * length];
         let (mut supervised, mut targets) = (Vec::new(), Vec::new());
         let (mut labelled, mut labels, mut prompt_ends) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut valued, mut valences) = (Vec::new(), Vec::new());
         for (row, example) in examples.iter().enumerate() {
             let mut position = row * length;
             let mut put_text = |ids: &[u32], position: &mut usize| {
@@ -165,8 +170,12 @@ impl Batch {
                 places[position] = place;
             }
             if let Some(label) = example.label {
-                labelled.push(end as i64);
+                labelled.push(row as i64);
                 labels.push(label as i64);
+            }
+            if let Some(valence) = example.valence {
+                valued.push(row as i64);
+                valences.push(valence);
             }
         }
 
@@ -211,6 +220,11 @@ impl Batch {
             places: ints(places),
             supervised: pair(supervised, targets),
             labelled: pair(labelled, labels),
+            valued: (!valued.is_empty()).then(|| {
+                let shape = [valences.len()];
+                let values = Tensor::from_data(TensorData::new(valences, shape), device);
+                (ints(valued), values)
+            }),
             prompt_ends: ints(prompt_ends),
         }
     }

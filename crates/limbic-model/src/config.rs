@@ -4,7 +4,7 @@ use limbic_encoders::{EncoderConfig, FusionConfig, Modality, ProjectorConfig};
 use limbic_llama::Llama;
 use serde::{Deserialize, Serialize};
 
-use crate::{EmotionLlm, HeadConfig, ModelError};
+use crate::{AlignmentConfig, EmotionLlm, HeadConfig, Mask, ModelError};
 
 /// One perceived input: which medium is read how, what encodes it, what makes LLM tokens of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,10 +136,16 @@ pub struct EmotionLlmConfig {
     pub fusions: Vec<FusedConfig>,
     /// The class head and its number of classes, if there is one.
     pub head: Option<(HeadConfig, usize)>,
+    /// The valence head, if there is one.
+    pub valence: Option<HeadConfig>,
+    /// The common space of clips and captions, if there is one.
+    pub alignment: Option<AlignmentConfig>,
+    /// Whether tokens of captions can be hidden.
+    pub mask: bool,
 }
 
 impl EmotionLlmConfig {
-    /// Puts seeded projectors, fusions and head around `llama`.
+    /// Puts seeded projectors, fusions and heads around `llama`.
     ///
     /// # Errors
     /// A fusion whose sources the model does not have.
@@ -165,6 +171,15 @@ impl EmotionLlmConfig {
             head: model
                 .head
                 .map(|head| limbic_weights::seed(head, seeded("head"))),
+            valence: model
+                .valence
+                .map(|head| limbic_weights::seed(head, seeded("valence"))),
+            alignment: model
+                .alignment
+                .map(|alignment| limbic_weights::seed(alignment, seeded("alignment"))),
+            mask: model
+                .mask
+                .map(|mask| limbic_weights::seed(mask, seeded("mask"))),
             ..model
         })
     }
@@ -211,6 +226,17 @@ impl EmotionLlmConfig {
                 .head
                 .as_ref()
                 .map(|(head, classes)| head.init(dim, *classes, device)),
+            valence: self.valence.as_ref().map(|head| head.init(dim, 1, device)),
+            alignment: self
+                .alignment
+                .as_ref()
+                .map(|alignment| alignment.init(dim, device)),
+            mask: self.mask.then(|| Mask::new(dim, device)),
+            fusion_names: self
+                .fusions
+                .iter()
+                .map(|fused| fused.name.clone())
+                .collect(),
             sources,
             llama,
         })

@@ -6,9 +6,9 @@ use limbic_encoders::{Fusion, Padded, Projector};
 use limbic_llama::{Dropout, Generation, Llama, Padding, Prompt, Sampling};
 
 use crate::batch::PerSample;
-use crate::{Batch, ClassHead, ModelError, Source};
+use crate::{Alignment, Batch, Head, Mask, ModelError, Reads, Source};
 
-/// Projectors, fusions, decoder and class head. Encoders stand outside: they are frozen, and their features are inputs.
+/// Projectors, fusions, decoder and heads. Encoders stand outside: they are frozen, and their features are inputs.
 #[derive(Module, Debug)]
 pub struct EmotionLlm {
     /// The decoder, with or without adapters.
@@ -17,11 +17,20 @@ pub struct EmotionLlm {
     pub projectors: Vec<Option<Projector>>,
     /// Each makes tokens of several inputs together.
     pub fusions: Vec<Fusion>,
-    /// Classes from the last prompt position.
-    pub head: Option<ClassHead>,
+    /// Classes from the last prompt position, or from a fusion.
+    pub head: Option<Head>,
+    /// Valence from the same.
+    pub valence: Option<Head>,
+    /// Clip and caption in one space.
+    pub alignment: Option<Alignment>,
+    /// What stands for hidden tokens of captions.
+    pub mask: Option<Mask>,
     /// What each fusion reads.
     #[module(skip)]
     pub(crate) sources: Vec<Vec<Source>>,
+    /// What each fusion is called.
+    #[module(skip)]
+    pub(crate) fusion_names: Vec<String>,
 }
 
 /// What a fusion makes of the samples that have all of its sources.
@@ -33,13 +42,44 @@ pub struct Fused {
     pub tokens: Tensor<3>,
 }
 
-/// What the losses are computed from: logits at the positions that count, and what they should have said.
-#[derive(Debug)]
+/// Which readings a forward pass is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Of the supervised tokens.
+    pub tokens: bool,
+    /// Of the class head.
+    pub classes: bool,
+    /// Of the valence head.
+    pub valences: bool,
+}
+
+impl Asked {
+    /// All three.
+    pub const ALL: Self = Self {
+        tokens: true,
+        classes: true,
+        valences: true,
+    };
+}
+
+/// What losses of prompts are computed from: what the model says where it counts, and what it should have said.
+#[derive(Debug, Default)]
 pub struct Readout {
     /// Token logits `[N, V]` of the supervised positions, and the tokens `[N]`.
     pub tokens: Option<(Tensor<2>, Tensor<1, Int>)>,
     /// Class logits `[N, C]` of the labelled samples, and the classes `[N]`.
     pub classes: Option<(Tensor<2>, Tensor<1, Int>)>,
+    /// The valence head's numbers `[N]` for the samples that have a valence, and the valences `[N]`.
+    pub valences: Option<(Tensor<1>, Tensor<1>)>,
+}
+
+/// What the heads say about a batch.
+#[derive(Debug)]
+pub struct Judgement {
+    /// Class logits `[B, C]`; `None` without a class head.
+    pub classes: Option<Tensor<2>>,
+    /// Valences `[B]`; `None` without a valence head.
+    pub valences: Option<Tensor<1>>,
 }
 
 impl EmotionLlm {
@@ -47,7 +87,7 @@ impl EmotionLlm {
     ///
     /// # Shapes
     /// `[B, L, D]`; positions after a sample's end hold whatever row comes first, which no one looks at.
-    fn embed(&self, batch: &Batch) -> Tensor<3> {
+    pub(crate) fn embed(&self, batch: &Batch) -> Tensor<3> {
         let text = self.llama.embed(batch.text.clone());
         let dim = text.dims()[2];
         let rows = |tokens: Tensor<3>| tokens.reshape([-1, dim as i32]);
@@ -120,33 +160,87 @@ impl EmotionLlm {
         hidden.reshape([batch.size * batch.length, dim])
     }
 
-    /// Logits where there is something to learn: final norm, output layer and head run on those positions only.
-    pub fn forward(&self, batch: &Batch, dropout: Dropout) -> Readout {
-        let states = self.states(batch, dropout);
-        let tokens = batch.supervised.as_ref().map(|(at, targets)| {
-            let logits = self
-                .llama
-                .logits(states.clone().select(0, at.clone()), dropout);
-            (logits, targets.clone())
-        });
-        let classes =
-            batch
-                .labelled
-                .as_ref()
-                .zip(self.head.as_ref())
-                .map(|((at, labels), head)| {
-                    let states = self.llama.norm(states.clone().select(0, at.clone()));
-                    (head.forward(states), labels.clone())
-                });
-        Readout { tokens, classes }
+    /// What was asked for, where there is something to learn: final norm, output layer and heads run on those positions
+    /// only, and the decoder's blocks only where someone reads their states.
+    pub fn forward(&self, batch: &Batch, asked: Asked, dropout: Dropout) -> Readout {
+        let supervised = batch.supervised.as_ref().filter(|_| asked.tokens);
+        let head = self.head.as_ref().filter(|_| asked.classes);
+        let classes = head.zip(batch.labelled.as_ref());
+        let head = self.valence.as_ref().filter(|_| asked.valences);
+        let valences = head.zip(batch.valued.as_ref());
+        let reads = |head: Option<&Head>| head.is_some_and(|head| head.reads().is_decoder());
+        let states = (supervised.is_some()
+            || reads(classes.map(|(head, _)| head))
+            || reads(valences.map(|(head, _)| head)))
+        .then(|| self.states(batch, dropout));
+        Readout {
+            tokens: supervised.map(|(at, targets)| {
+                let states = states
+                    .clone()
+                    .expect("supervised positions were looked for");
+                let logits = self.llama.logits(states.select(0, at.clone()), dropout);
+                (logits, targets.clone())
+            }),
+            classes: classes.map(|(head, (rows, labels))| {
+                let state = self.state(head, batch, rows, states.as_ref());
+                (head.forward(state), labels.clone())
+            }),
+            valences: valences.map(|(head, (rows, valences))| {
+                let state = self.state(head, batch, rows, states.as_ref());
+                (head.forward(state).squeeze_dim(1), valences.clone())
+            }),
+        }
     }
 
-    /// Class logits `[B, C]` of every sample; `None` without a head.
-    pub fn classify(&self, batch: &Batch) -> Option<Tensor<2>> {
-        let head = self.head.as_ref()?;
-        let states = self.states(batch, Dropout::OFF);
-        let states = self.llama.norm(states.select(0, batch.prompt_ends.clone()));
-        Some(head.forward(states))
+    /// What both heads say about every sample.
+    pub fn judge(&self, batch: &Batch) -> Judgement {
+        let heads = [&self.head, &self.valence];
+        let states = heads
+            .into_iter()
+            .flatten()
+            .any(|head| head.reads().is_decoder())
+            .then(|| self.states(batch, Dropout::OFF));
+        let device = batch.prompt_ends.device();
+        let all = Tensor::arange(0..batch.size as i64, &device);
+        let [classes, valences] = heads.map(|head| {
+            let head = head.as_ref()?;
+            Some(head.forward(self.state(head, batch, &all, states.as_ref())))
+        });
+        Judgement {
+            classes,
+            valences: valences.map(|valences| valences.squeeze_dim(1)),
+        }
+    }
+
+    /// The state that `head` reads for some rows of the batch, `[N, D]`.
+    fn state(
+        &self,
+        head: &Head,
+        batch: &Batch,
+        rows: &Tensor<1, Int>,
+        states: Option<&Tensor<2>>,
+    ) -> Tensor<2> {
+        match head.reads() {
+            Reads::Decoder => {
+                let states = states
+                    .expect("the decoder ran, since a head reads it")
+                    .clone();
+                let ends = batch.prompt_ends.clone().select(0, rows.clone());
+                self.llama.norm(states.select(0, ends))
+            }
+            Reads::Fusion(name) => {
+                let index = self.fusion_names.iter().position(|other| other == name);
+                let index = index.unwrap_or_else(|| panic!("no fusion is called `{name}`"));
+                let fused = self.fuse(batch, index);
+                let fused = fused.filter(|fused| fused.samples.len() == batch.size);
+                let Fused { tokens, .. } =
+                    fused.expect("a data set holds only clips that have what the heads read");
+                tokens
+                    .mean_dim(1)
+                    .squeeze_dim::<2>(1)
+                    .select(0, rows.clone())
+            }
+        }
     }
 
     /// Continues each prompt of a batch compiled without answers; `ids` name the samples' noise.

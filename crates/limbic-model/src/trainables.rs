@@ -25,9 +25,12 @@ pub enum Part {
     Projectors,
     /// The fusions of several inputs.
     Fusions,
-    /// The class head.
+    /// The heads: of classes, of valence, the alignment of clips with captions, and the mask of hidden tokens.
     Head,
 }
+
+/// The modules of [`Part::Head`].
+const HEADS: [&str; 4] = ["head.", "valence.", "alignment.", "mask."];
 
 impl Part {
     /// The part a parameter belongs to; `None` for measured input statistics, which nothing trains.
@@ -39,9 +42,12 @@ impl Part {
             Some(Self::Projectors)
         } else if name.starts_with("fusions.") {
             Some(Self::Fusions)
-        } else if name.starts_with("head.") {
+        } else if HEADS.iter().any(|head| name.starts_with(head)) {
             Some(Self::Head)
-        } else if name.contains(".lora_A.") || name.contains(".lora_B.") {
+        } else if [".lora_A.", ".lora_B.", ".lora_magnitude_vector"]
+            .iter()
+            .any(|adapter| name.contains(adapter))
+        {
             Some(Self::Lora)
         } else {
             Some(Self::Decoder)
@@ -103,6 +109,13 @@ impl Trainables {
             }
         }
         stretches
+    }
+
+    /// The trained parameters with their parts and their places in the flat vector, in order.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, Part, Range<usize>)> {
+        self.entries
+            .iter()
+            .map(|entry| (entry.name.as_str(), entry.part, entry.range.clone()))
     }
 
     /// Whether the parameter of this name is trained.

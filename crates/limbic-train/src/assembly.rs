@@ -190,7 +190,8 @@ fn decoder(
     }
 }
 
-/// Projectors of inputs that the start artifact has too, likewise fusions, and its head where the labels are the same.
+/// Projectors of inputs that the start artifact has too, likewise fusions, and its heads where they are built alike and
+/// mean the same.
 fn take_over(
     mut model: EmotionLlm,
     config: &ArtifactConfig,
@@ -237,6 +238,15 @@ fn take_over(
     }
     if init.config.head == config.head && init.config.labels == config.labels {
         model.head.clone_from(&init.model.head);
+    }
+    if init.config.valence == config.valence {
+        model.valence.clone_from(&init.model.valence);
+    }
+    if init.config.alignment == config.alignment {
+        model.alignment.clone_from(&init.model.alignment);
+    }
+    if init.config.mask == config.mask {
+        model.mask.clone_from(&init.model.mask);
     }
     Ok(model)
 }

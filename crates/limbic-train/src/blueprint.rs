@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use limbic_data::error::nearest;
 use limbic_data::{LabelSet, Manifest, Task};
 use limbic_model::{
-    Artifact, ArtifactConfig, DecoderSource, FORMAT, FusedConfig, InputConfig, TRANSCRIPT,
+    AlignmentConfig, Artifact, ArtifactConfig, DecoderSource, FORMAT, FusedConfig, InputConfig,
+    TRANSCRIPT,
 };
 
+use crate::objectives::is_mute;
 use crate::{Recipe, RunError};
 
 /// Inputs, prompt, labels and head of the model; its decoder is settled later.
@@ -127,7 +129,13 @@ pub(crate) fn blueprint(
             "`model.head` needs `labels`; name a file of configs/labels",
         ));
     }
-    Ok(ArtifactConfig {
+    let loss = &recipe.train.loss;
+    let valence = model
+        .valence
+        .clone()
+        .or_else(|| init.and_then(|init| init.valence.clone()));
+    let alignment = alignment(recipe, init)?;
+    let mut config = ArtifactConfig {
         format: FORMAT,
         run: recipe.name.clone(),
         decoder: DecoderSource::Own,
@@ -137,7 +145,38 @@ pub(crate) fn blueprint(
         prompt,
         labels,
         head,
-    })
+        valence,
+        alignment,
+        // Made for the loss alone, and of no use without it.
+        mask: loss.masked_weight.is_used(),
+        mute: false,
+    };
+    config.mute = is_mute(loss, &config);
+    Ok(config)
+}
+
+/// The common space of clips and captions, which is there for the contrastive loss alone.
+fn alignment(
+    recipe: &Recipe,
+    init: Option<&ArtifactConfig>,
+) -> anyhow::Result<Option<AlignmentConfig>> {
+    let own = recipe.model.get().alignment.clone();
+    let is_used = recipe.train.loss.contrastive_weight.is_used();
+    if own.as_ref().is_some_and(|alignment| alignment.dim == 0) {
+        return Err(RunError::recipe(
+            "`model.alignment.dim` is 0, wanted at least 1",
+        ));
+    }
+    match own.or_else(|| init.and_then(|init| init.alignment.clone())) {
+        Some(alignment) if is_used => Ok(Some(alignment)),
+        None if is_used => Err(RunError::recipe(
+            "`train.loss.contrastive_weight` needs `model.alignment`; add it, for example { dim: 64 }",
+        )),
+        Some(_) if recipe.model.get().alignment.is_some() => Err(RunError::recipe(
+            "`model.alignment` is of use for the contrastive loss alone; give `train.loss.contrastive_weight` a weight, or remove it",
+        )),
+        Some(_) | None => Ok(None),
+    }
 }
 
 /// Refuses a task that needs labels without any, and a label set that no clip speaks. What is told about clips with

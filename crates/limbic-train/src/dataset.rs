@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use limbic_data::{Compiled, LabelSet, PromptCompiler, Task, TextTokenizer, Turn, prompt};
+use limbic_data::{Clip, Compiled, LabelSet, PromptCompiler, Task, TextTokenizer, Turn, prompt};
 use limbic_model::{ArtifactConfig, Example};
 use limbic_weights::CounterRng;
 
@@ -31,6 +31,8 @@ pub struct Sample {
     pub encoded: EncodedClip,
     /// Its class.
     pub label: Option<usize>,
+    /// What is seen and heard, in tokens; empty where nothing is told or captions are not learnt from.
+    pub caption: Vec<u32>,
     answers: BTreeMap<Task, String>,
 }
 
@@ -48,6 +50,8 @@ pub struct Drawn<'a> {
 pub struct Dropped {
     /// No task has an answer for them.
     pub unanswered: usize,
+    /// They lack an input of a fusion that a head reads.
+    pub unjudged: usize,
     /// Their sample, or their prompt and `evaluation.max_new_tokens`, take more positions than `data.max_tokens`.
     pub too_long: usize,
 }
@@ -58,6 +62,12 @@ impl Dropped {
         let mut told = String::new();
         if self.unanswered > 0 {
             told += &format!("; {} clips have no answer to any task", self.unanswered);
+        }
+        if self.unjudged > 0 {
+            told += &format!(
+                "; {} clips lack an input of the fusion that a head reads",
+                self.unjudged
+            );
         }
         if self.too_long > 0 {
             told += &format!(
@@ -86,8 +96,17 @@ pub struct Questions<'a> {
     pub max_tokens: usize,
     /// The room that an answer needs.
     pub max_new_tokens: usize,
+    /// Whether captions are learnt from, whatever the task.
+    pub captions: bool,
     /// Names the order and the draws.
     pub seed: u64,
+}
+
+impl Sample {
+    /// How pleasant it is, where that is known.
+    pub fn valence(&self) -> Option<f32> {
+        self.encoded.clip.valence
+    }
 }
 
 impl Dataset {
@@ -126,12 +145,32 @@ impl Dataset {
                 dropped.unanswered += 1;
                 continue;
             }
+            let inputs: Vec<bool> = encoded.features.iter().map(Option::is_some).collect();
+            if !dataset
+                .config
+                .is_judged(&inputs, dataset.words(&encoded.clip).is_some())
+            {
+                dropped.unjudged += 1;
+                continue;
+            }
+            let caption = prompt::answer(Task::Describe, &encoded.clip, None)
+                .filter(|_| questions.captions)
+                .map(|caption| questions.tokenizer.encode(&format!(" {}", caption.trim())))
+                .transpose()?
+                .unwrap_or_default();
             let sample = Sample {
                 encoded,
                 label,
+                caption,
                 answers,
             };
-            let mut longest = 0;
+            let slots = questions.compiler.slots().iter().map(|slot| slot.tokens);
+            // The longest sequence that a caption is part of: a begin token and all media stand before it.
+            let mut longest = if sample.caption.is_empty() {
+                0
+            } else {
+                1 + slots.sum::<usize>() + sample.caption.len()
+            };
             for (task, answer) in &sample.answers {
                 for wording in &wordings[task] {
                     let compiled = dataset.compile(&sample, wording, Some(answer))?;
@@ -228,6 +267,12 @@ impl Dataset {
         })
     }
 
+    /// What is said, where it is read and not empty.
+    fn words<'a>(&self, clip: &'a Clip) -> Option<&'a str> {
+        let words = clip.transcript.as_deref().map(str::trim);
+        words.filter(|words| self.config.transcript && !words.is_empty())
+    }
+
     /// The tokenizer in use.
     pub fn tokenizer(&self) -> &TextTokenizer {
         &self.tokenizer
@@ -254,10 +299,7 @@ impl Dataset {
             .iter()
             .map(Option::is_some)
             .collect();
-        let has_words = turn
-            .transcript
-            .is_some_and(|words| !words.trim().is_empty());
-        let present = self.config.present(&inputs, has_words);
+        let present = self.config.present(&inputs, self.words(clip).is_some());
         self.compiler
             .compile(&turn, &present, &self.tokenizer)
             .with_context(|| format!("clip {}", clip.id))
@@ -285,6 +327,7 @@ pub(crate) fn with_examples<R>(drawn: &[Drawn], use_them: impl FnOnce(&[Example]
             compiled: &drawn.compiled,
             features,
             label: drawn.sample.label,
+            valence: drawn.sample.valence(),
         })
         .collect();
     use_them(&examples)

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use burn::tensor::Device;
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Tensor};
 use limbic_data::{LabelSet, Task};
-use limbic_eval::{Confusion, Scores, parse_answer};
-use limbic_llama::{Dropout, Sampling};
-use limbic_model::{Batch, EmotionLlm, Trainables};
+use limbic_eval::{Confusion, Regression, Scores, parse_answer};
+use limbic_llama::Sampling;
+use limbic_model::{Batch, EmotionLlm, Judgement, Trainables};
 use serde::Serialize;
 
 use crate::RunError;
 use crate::dataset::{Dataset, Drawn, Sample, with_examples};
-use crate::loss::{Counts, LossMeans, LossSums, joint_loss};
-use crate::recipe::{EvaluationRecipe, LossRecipe, Metric};
+use crate::losses::Losses;
+use crate::objectives::Objectives;
+use crate::recipe::{EvaluationRecipe, Metric};
 use crate::replicas::Replicas;
+use crate::terms::LossMeans;
 
 /// One clip's answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -24,8 +26,9 @@ pub struct Prediction {
     /// Its label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truth: Option<String>,
-    /// The generated text.
-    pub answer: String,
+    /// The generated text; `None` from a model that answers by its heads alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
     /// The label in it; `None` where it names none, or several.
     pub label: Option<String>,
     /// The head's label.
@@ -34,6 +37,12 @@ pub struct Prediction {
     /// The head's probabilities.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub probabilities: BTreeMap<String, f64>,
+    /// The valence head's number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valence: Option<f64>,
+    /// The clip's valence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub true_valence: Option<f64>,
 }
 
 /// What a model achieves on a split.
@@ -41,19 +50,25 @@ pub struct Prediction {
 pub struct Evaluation {
     /// Mean losses over all questions that have an answer.
     pub loss: LossMeans,
-    /// Scores of the generated labels; `None` without labelled clips.
+    /// Scores of the generated labels; `None` without labelled clips, and from a model that generates nothing.
     pub text: Option<Scores>,
     /// Scores of the head; `None` without one.
     pub head: Option<Scores>,
+    /// Of the valence head over the same questions; `None` without one, or without a clip that has a valence.
+    pub valence: Option<Regression>,
+    /// Share of clips whose nearest caption reads as their own does; `None` where no contrast is learnt.
+    pub retrieval: Option<f64>,
 }
 
 /// The labels a model gave to labelled samples, and how right they are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scored {
-    /// Scores of the generated labels.
-    pub text: Scores,
+    /// Scores of the generated labels; `None` from a model that generates nothing.
+    pub text: Option<Scores>,
     /// Scores of the head; `None` without one.
     pub head: Option<Scores>,
+    /// Of the valence head; `None` without one, or without a clip that has a valence.
+    pub valence: Option<Regression>,
     /// Each sample's answer, in the manifest's order.
     pub predictions: Vec<Prediction>,
 }
@@ -70,8 +85,17 @@ impl Evaluation {
                 "`evaluation.metric` asks for {what}, of which there is none here; choose another"
             ))),
         };
+        let number = |value: Option<f64>, what: &str| {
+            value.ok_or_else(|| {
+                crate::RunError::recipe(format!(
+                    "`evaluation.metric` asks for {what}, of which there is none here; choose another"
+                ))
+            })
+        };
         match metric {
             Metric::Loss => Ok(-self.loss.total),
+            Metric::ValenceCcc => number(self.valence.map(|v| v.ccc), "a valence head"),
+            Metric::Retrieval => number(self.retrieval, "captions to be found"),
             Metric::TextUar => scores(&self.text, "generated labels of labelled validation clips"),
             Metric::HeadUar => scores(&self.head, "a class head"),
         }
@@ -84,11 +108,11 @@ pub struct Evaluator<'a> {
     /// Where it runs.
     pub replicas: &'a Replicas,
     /// Values other than those the replicas were built with.
-    pub values: Option<(&'a Trainables, &'a Tensor<1>)>,
+    pub values: Option<(&'a Trainables, &'a burn::tensor::Tensor<1>)>,
     /// The labels.
     pub labels: Option<&'a LabelSet>,
-    /// Weights of the losses.
-    pub loss: &'a LossRecipe,
+    /// Whether there are no words to be generated.
+    pub mute: bool,
     /// Sizes.
     pub recipe: &'a EvaluationRecipe,
     /// How answers are generated; greedily wherever something is scored.
@@ -96,21 +120,23 @@ pub struct Evaluator<'a> {
 }
 
 impl Evaluator<'_> {
-    /// Evaluates all of `dataset`: losses on every task that a clip has an answer to, labels by the emotion task.
+    /// Evaluates all of `dataset`: losses on every task that a clip has an answer to, in the weights of step `step`;
+    /// labels by the emotion task.
     ///
     /// # Errors
     /// Prompts that cannot be compiled or are too long for the decoder.
-    pub fn evaluate(&self, dataset: &Dataset, tasks: &[Task]) -> anyhow::Result<Evaluation> {
-        let mut questions = Vec::new();
-        for sample in dataset.samples() {
-            for task in tasks {
-                let drawn = dataset.ask(sample, *task, true)?;
-                if !drawn.compiled.answer.is_empty() {
-                    questions.push(drawn);
-                }
-            }
-        }
-        let loss = self.loss(&questions);
+    pub fn evaluate(
+        &self,
+        dataset: &Dataset,
+        tasks: &[Task],
+        objectives: &Objectives,
+        step: u64,
+    ) -> anyhow::Result<Evaluation> {
+        let Losses {
+            loss,
+            valence,
+            retrieval,
+        } = self.losses(dataset, tasks, objectives, step)?;
         if !loss.total.is_finite() {
             return Err(RunError::Diverged(format!(
                 "the validation loss is {}; lower `train.learning_rate` or raise `train.warmup`",
@@ -122,10 +148,13 @@ impl Evaluator<'_> {
             Some(labels) => self.score(dataset, labels)?,
             None => None,
         };
+        let (text, head) = scored.map_or((None, None), |scored| (scored.text, scored.head));
         Ok(Evaluation {
             loss,
-            text: scored.as_ref().map(|scored| scored.text.clone()),
-            head: scored.and_then(|scored| scored.head),
+            text,
+            head,
+            valence,
+            retrieval,
         })
     }
 
@@ -152,8 +181,19 @@ impl Evaluator<'_> {
         let has_head = predictions
             .iter()
             .all(|prediction| prediction.head_label.is_some());
+        let valences: Vec<(f64, f64)> = predictions
+            .iter()
+            .filter_map(|prediction| prediction.valence.zip(prediction.true_valence))
+            .collect();
         Ok(Some(Scored {
-            text: scores(predictions.iter().map(|p| index(&p.label)).collect())?,
+            text: if self.mute {
+                None
+            } else {
+                Some(scores(
+                    predictions.iter().map(|p| index(&p.label)).collect(),
+                )?)
+            },
+            valence: Regression::of(&valences),
             head: if has_head {
                 Some(scores(
                     predictions.iter().map(|p| index(&p.head_label)).collect(),
@@ -163,33 +203,6 @@ impl Evaluator<'_> {
             },
             predictions,
         }))
-    }
-
-    fn loss(&self, questions: &[Drawn]) -> LossMeans {
-        let size = self.recipe.batch_size;
-        let one = Counts {
-            tokens: 1,
-            labelled: 1,
-        };
-        let shards = self.replicas.evaluate(
-            self.values,
-            questions.len().div_ceil(size),
-            |model, device, number| {
-                let drawn = &questions[number * size..((number + 1) * size).min(questions.len())];
-                let batch = with_examples(drawn, |examples| Batch::new(examples, device));
-                let readout = model.forward(&batch, Dropout::OFF);
-                let (_, sums) = joint_loss(readout, one, self.loss);
-                (sums, batch.num_supervised, batch.num_labelled)
-            },
-        );
-        let (mut sums, mut counts) = (LossSums::default(), Counts::default());
-        for (shard, tokens, labelled) in shards {
-            sums.lm += shard.lm;
-            sums.class += shard.class;
-            counts.tokens += tokens;
-            counts.labelled += labelled;
-        }
-        sums.means(counts, self.loss)
     }
 
     /// Answers of `samples` to `task`, and the head's view of them.
@@ -234,29 +247,37 @@ impl Evaluator<'_> {
         let batch = with_examples(drawn, |examples| Batch::new(examples, device));
         let lengths: Vec<usize> = drawn.iter().map(|d| d.compiled.prompt_length()).collect();
         let ids: Vec<u64> = (first..first + drawn.len() as u64).collect();
-        let generations = model.generate(
-            &batch,
-            &lengths,
-            &ids,
-            self.recipe.max_new_tokens,
-            self.sampling,
-        )?;
-        let probabilities: Option<Vec<f32>> = match model.classify(&batch) {
+        let tokens: Vec<Option<Vec<u32>>> = if self.mute {
+            vec![None; drawn.len()]
+        } else {
+            let max = self.recipe.max_new_tokens;
+            let generations = model.generate(&batch, &lengths, &ids, max, self.sampling)?;
+            let tokens = generations.into_iter().map(|generation| generation.tokens);
+            tokens.map(Some).collect()
+        };
+        let Judgement { classes, valences } = model.judge(&batch);
+        let probabilities: Option<Vec<f32>> = match classes {
             Some(logits) => Some(softmax(logits, 1).into_data().try_into_vec()?),
+            None => None,
+        };
+        let valences: Option<Vec<f32>> = match valences {
+            Some(valences) => Some(valences.into_data().try_into_vec()?),
             None => None,
         };
         let names = self.labels.map(LabelSet::names).unwrap_or_default();
         drawn
             .iter()
-            .zip(generations)
+            .zip(tokens)
             .enumerate()
-            .map(|(row, (drawn, generation))| {
-                let answer = dataset
-                    .tokenizer()
-                    .decode(&generation.tokens)?
-                    .trim()
-                    .to_string();
-                let label = self.labels.and_then(|labels| parse_answer(&answer, labels));
+            .map(|(row, (drawn, tokens))| {
+                let answer = match tokens {
+                    Some(tokens) => Some(dataset.tokenizer().decode(&tokens)?.trim().to_string()),
+                    None => None,
+                };
+                let label = self
+                    .labels
+                    .zip(answer.as_ref())
+                    .and_then(|(labels, answer)| parse_answer(answer, labels));
                 let of_row: Vec<f32> = match &probabilities {
                     Some(all) => all[row * names.len()..(row + 1) * names.len()].to_vec(),
                     None => Vec::new(),
@@ -275,6 +296,8 @@ impl Evaluator<'_> {
                         .zip(&of_row)
                         .map(|(name, p)| (name.to_string(), f64::from(*p)))
                         .collect(),
+                    valence: valences.as_ref().map(|all| f64::from(all[row])),
+                    true_valence: drawn.sample.valence().map(f64::from),
                 })
             })
             .collect()

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use tensorboard_rs::summary_writer::SummaryWriter;
 
-use crate::loss::LossMeans;
+use crate::terms::{LossMeans, PerTerm};
 
 /// Receives lines for people. The command line decides where they go.
 pub type Say = dyn Fn(&str) + Sync;
@@ -35,12 +35,11 @@ struct Window {
     tokens: usize,
     positions: usize,
     loss: f64,
-    lm: f64,
-    class: f64,
+    terms: PerTerm<f64>,
 }
 
 /// One step, to be logged.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct StepRecord {
     /// Steps done.
     pub(crate) step: u64,
@@ -48,7 +47,6 @@ pub(crate) struct StepRecord {
     pub(crate) epoch: f64,
     /// Mean losses.
     pub(crate) loss: LossMeans,
-
     /// Largest learning rate in force.
     pub(crate) learning_rate: f64,
     /// Norm of the gradient before clipping.
@@ -70,8 +68,7 @@ impl Window {
             tokens: 0,
             positions: 0,
             loss: 0.0,
-            lm: 0.0,
-            class: 0.0,
+            terms: PerTerm::default(),
         }
     }
 }
@@ -129,8 +126,9 @@ impl<'a> Logger<'a> {
         window.tokens += record.tokens;
         window.positions += record.positions;
         window.loss += record.loss.total;
-        window.lm += record.loss.lm;
-        window.class += record.loss.class;
+        for (term, loss) in &record.loss.terms {
+            window.terms[*term] += loss;
+        }
         if let Some(bar) = &self.bar {
             bar.set_position(record.step);
         }
@@ -140,10 +138,8 @@ impl<'a> Logger<'a> {
         let window = std::mem::replace(&mut self.window, Window::new());
         let seconds = window.start.elapsed().as_secs_f64().max(1e-9);
         let steps = window.steps as f64;
-        let values = BTreeMap::from([
+        let mut values = BTreeMap::from([
             ("loss", window.loss / steps),
-            ("lm_loss", window.lm / steps),
-            ("class_loss", window.class / steps),
             ("learning_rate", record.learning_rate),
             ("grad_norm", record.grad_norm),
             ("epoch", record.epoch),
@@ -154,15 +150,20 @@ impl<'a> Logger<'a> {
             ),
             ("positions_per_second", window.positions as f64 / seconds),
         ]);
+        let mut parts = Vec::new();
+        for (term, _) in &record.loss.terms {
+            let mean = window.terms[*term] / steps;
+            parts.push(format!("{} {mean:.4}", term.name()));
+            values.insert(term.metric(), mean);
+        }
         let left = (self.total - record.step.min(self.total)) as f64 * seconds / steps;
         let line = format!(
-            "step {}/{}  epoch {:.2}  loss {:.4} (lm {:.4}, class {:.4})  lr {:.2e}  grad norm {:.2}  {:.1} samples/s  {:.0} supervised tokens/s  eta {}",
+            "step {}/{}  epoch {:.2}  loss {:.4} ({})  lr {:.2e}  grad norm {:.2}  {:.1} samples/s  {:.0} supervised tokens/s  eta {}",
             record.step,
             self.total,
             record.epoch,
             values["loss"],
-            values["lm_loss"],
-            values["class_loss"],
+            parts.join(", "),
             record.learning_rate,
             record.grad_norm,
             values["samples_per_second"],

@@ -1,75 +1,55 @@
-//! The joint loss: `lm_weight · Σ CE over supervised tokens / tokens + class_weight · Σ CE over labelled samples / samples`.
+//! The losses that are sums over samples, and their weighted sum. [`gathered`](crate::gathered) has those that look at
+//! all samples of a step at once.
 //!
-//! Both counts are those of the whole optimizer step (all micro-batches, all devices), so that a sum of shards'
-//! gradients is the gradient of the step's mean, however the step is cut.
+//! Each sum is divided by the count of the whole optimizer step (all micro-batches, all devices), so that a sum of
+//! shards' gradients is the gradient of the step's mean, however the step is cut.
 
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Int, Tensor};
-use limbic_model::Readout;
+use burn::tensor::{Int, Tensor, TensorData};
 
-use crate::recipe::LossRecipe;
-
-/// What the sums of a step are divided by.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Supervised tokens.
-    pub tokens: usize,
-    /// Labelled samples.
-    pub labelled: usize,
-}
-
-/// Sums over a shard, to be divided by the step's [`Counts`].
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct LossSums {
-    /// Of the token cross-entropy.
-    pub lm: f64,
-    /// Of the class cross-entropy.
-    pub class: f64,
-}
-
-impl LossSums {
-    /// The terms' means, and their weighted sum.
-    pub fn means(&self, counts: Counts, recipe: &LossRecipe) -> LossMeans {
-        let lm = self.lm / counts.tokens.max(1) as f64;
-        let class = self.class / counts.labelled.max(1) as f64;
-        LossMeans {
-            total: recipe.lm_weight * lm + recipe.class_weight * class,
-            lm,
-            class,
-        }
-    }
-}
-
-/// Mean losses of a step or a split.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LossMeans {
-    /// The weighted sum.
-    pub total: f64,
-    /// Per supervised token, in nats.
-    pub lm: f64,
-    /// Per labelled sample, in nats.
-    pub class: f64,
-}
+use crate::gathered::{Pull, valence_sum};
+use crate::objectives::Objectives;
+use crate::shard::Reading;
+use crate::terms::{LossSums, PerTerm, Term};
 
 /// A shard's share of the step's loss, to run backward from, and its sums. `None` where it has nothing to learn.
+///
+/// `shares` are the terms' weights over their divisors; `pull` is what gathered losses do to this shard.
 pub(crate) fn joint_loss(
-    readout: Readout,
-    counts: Counts,
-    recipe: &LossRecipe,
+    reading: Reading,
+    objectives: &Objectives,
+    shares: &PerTerm<f64>,
+    pull: Option<&Pull>,
 ) -> (Option<Tensor<1>>, LossSums) {
+    let pulled = pull.and_then(|pull| pull.on(&reading));
     let mut sums = LossSums::default();
     let mut terms = Vec::new();
-    if let Some((logits, targets)) = readout.tokens {
-        let sum = cross_entropy_sum(logits, targets, 0.0);
-        sums.lm = value(&sum);
-        terms.push(sum * (recipe.lm_weight / counts.tokens as f64));
+    for (term, sum) in own_sums(reading, objectives) {
+        sums[term] = value(&sum);
+        terms.push(sum * shares[term]);
     }
-    if let Some((logits, targets)) = readout.classes {
-        let sum = cross_entropy_sum(logits, targets, recipe.label_smoothing);
-        sums.class = value(&sum);
-        terms.push(sum * (recipe.class_weight / counts.labelled as f64));
+    (terms.into_iter().chain(pulled).reduce(|a, b| a + b), sums)
+}
+
+/// The sums over a shard's own samples, of each term that it has some of.
+pub(crate) fn own_sums(reading: Reading, objectives: &Objectives) -> Vec<(Term, Tensor<1>)> {
+    let mut sums = Vec::new();
+    if let Some((logits, targets)) = reading.prompts.tokens {
+        sums.push((Term::Lm, cross_entropy_sum(logits, targets, 0.0)));
     }
-    (terms.into_iter().reduce(|a, b| a + b), sums)
+    if let Some((logits, targets)) = reading.prompts.classes {
+        sums.push((Term::Class, class_sum(logits, targets, objectives)));
+    }
+    if let Some((predicted, wanted)) = reading.prompts.valences
+        && !objectives.is_gathered(Term::Valence)
+    {
+        let sum = valence_sum(predicted, wanted, &objectives.recipe.valence);
+        sums.push((Term::Valence, sum));
+    }
+    if let Some((logits, targets)) = reading.masked {
+        sums.push((Term::Masked, cross_entropy_sum(logits, targets, 0.0)));
+    }
+    sums
 }
 
 /// Cross-entropy summed over rows, each target smoothed over the classes as `torch.nn.CrossEntropyLoss` does it.
@@ -90,7 +70,49 @@ pub fn cross_entropy_sum(logits: Tensor<2>, targets: Tensor<1, Int>, smoothing: 
     hard * (1.0 - smoothing) + spread * smoothing
 }
 
-fn value(sum: &Tensor<1>) -> f64 {
+/// The same with a weight a class, as `torch.nn.CrossEntropyLoss(weight)` has it before its division, and each row times
+/// `(1 - p)^gamma`, p being its target's probability (Lin et al. 2017).
+///
+/// # Shapes
+/// logits `[N, C]`, targets `[N]`, weights C, result `[1]`
+pub fn weighted_cross_entropy_sum(
+    logits: Tensor<2>,
+    targets: Tensor<1, Int>,
+    smoothing: f64,
+    weights: &[f32],
+    gamma: f64,
+) -> Tensor<1> {
+    let classes = weights.len();
+    let device = logits.device().without_autodiff();
+    let weights = Tensor::<2>::from_data(TensorData::new(weights.to_vec(), [1, classes]), &device);
+    let log_probabilities = log_softmax(logits, 1);
+    let targets = targets.unsqueeze_dim(1);
+    let weighted = log_probabilities.clone() * weights;
+    let hard = weighted.clone().gather(1, targets.clone()).neg();
+    let spread = weighted.sum_dim(1).neg() / classes as f64;
+    let rows = hard * (1.0 - smoothing) + spread * smoothing;
+    if gamma == 0.0 {
+        return rows.sum();
+    }
+    // Held away from 0, where a power below 1 has no finite slope.
+    let missed = log_probabilities.gather(1, targets).exp().neg() + 1.0;
+    (rows * missed.clamp_min(1e-7).powf_scalar(gamma)).sum()
+}
+
+fn class_sum(logits: Tensor<2>, targets: Tensor<1, Int>, objectives: &Objectives) -> Tensor<1> {
+    let smoothing = objectives.recipe.label_smoothing;
+    let gamma = objectives.recipe.focal_gamma;
+    match &objectives.label_weights {
+        None if gamma == 0.0 => cross_entropy_sum(logits, targets, smoothing),
+        None => {
+            let alike = vec![1.0; logits.dims()[1]];
+            weighted_cross_entropy_sum(logits, targets, smoothing, &alike, gamma)
+        }
+        Some(weights) => weighted_cross_entropy_sum(logits, targets, smoothing, weights, gamma),
+    }
+}
+
+pub(crate) fn value(sum: &Tensor<1>) -> f64 {
     f64::from(sum.clone().without_autodiff().into_scalar::<f32>())
 }
 

@@ -27,8 +27,13 @@ impl AdamW {
     /// A fresh optimizer for `trainables`, on the device of `values`.
     pub fn new(recipe: &TrainRecipe, trainables: &Trainables, values: &Tensor<1>) -> Self {
         let mut rates = vec![0.0f32; trainables.num_values()];
-        for (part, range) in trainables.stretches() {
-            rates[range].fill(recipe.learning_rate[&part] as f32);
+        for (name, part, range) in trainables.parameters() {
+            let ratio = if is_second_factor(name) {
+                recipe.lora_plus
+            } else {
+                1.0
+            };
+            rates[range].fill((recipe.learning_rate[&part] * ratio) as f32);
         }
         let shape = [rates.len()];
         let device = values.device();
@@ -101,6 +106,11 @@ impl AdamW {
     pub fn updates(&self) -> u64 {
         self.updates
     }
+}
+
+/// Whether LoRA+ gives a parameter the higher rate: B, and DoRA's magnitudes, as PEFT's `create_loraplus_optimizer` has it.
+fn is_second_factor(name: &str) -> bool {
+    name.contains(".lora_B.") || name.contains(".lora_magnitude_vector")
 }
 
 /// The share of the peak learning rates in force in step `step` (from 0): a pure function, so that resuming needs no state.

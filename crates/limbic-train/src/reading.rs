@@ -232,8 +232,8 @@ mod tests {
         .unwrap();
         assert_eq!(recipe.train.steps, 7);
         assert_eq!(recipe.inputs.unwrap(), ["audio"]);
-        assert_eq!(recipe.train.loss.class_weight, 0.5);
-        assert_eq!(recipe.train.loss.lm_weight, 1.0);
+        assert_eq!(recipe.train.loss.class_weight, 0.5.into());
+        assert_eq!(recipe.train.loss.lm_weight, 1.0.into());
     }
 
     #[test]

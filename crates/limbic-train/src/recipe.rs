@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use limbic_data::{Clip, Crop, FrameSampler, LabelSet, Manifest, PromptConfig, Split, Task};
 use limbic_encoders::{EncoderConfig, FusionConfig, ProjectorConfig};
 use limbic_llama::{LlamaConfig, LoraConfig};
-use limbic_model::{HeadConfig, Part};
+use limbic_model::{AlignmentConfig, HeadConfig, Part};
 use serde::{Deserialize, Serialize};
 
+use crate::loss_recipe::LossRecipe;
 use crate::reference::Reference;
 
 /// One training run.
@@ -67,6 +68,12 @@ pub struct ModelRecipe {
     /// A class head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadConfig>,
+    /// A valence head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valence: Option<HeadConfig>,
+    /// The common space of clips and captions, for the contrastive loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<AlignmentConfig>,
 }
 
 /// Where the decoder comes from.
@@ -232,6 +239,10 @@ pub struct TrainRecipe {
     pub shards: usize,
     /// Peak learning rate of each part; a part that is not named is frozen.
     pub learning_rate: BTreeMap<Part, f64>,
+    /// LoRA+ (Hayou et al. 2024): the rate of the adapters' second factors over that of the first ones, which is the
+    /// rate of `lora`.
+    #[serde(default = "lora_plus")]
+    pub lora_plus: f64,
     /// Steps over which the rate rises from zero.
     #[serde(default)]
     pub warmup: u64,
@@ -272,18 +283,6 @@ pub enum Decay {
     Constant,
 }
 
-/// The weighted sum of losses.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LossRecipe {
-    /// Weight of the mean cross-entropy over supervised tokens.
-    pub lm_weight: f64,
-    /// Weight of the mean cross-entropy over labelled samples.
-    pub class_weight: f64,
-    /// Share of each class target that is spread over all classes.
-    pub label_smoothing: f64,
-}
-
 /// How progress is judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -304,13 +303,17 @@ pub struct EvaluationRecipe {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Mean of the two losses in the recipe's weights; lower is better.
+    /// The weighted sum of the losses, in the weights of the last step; lower is better.
     #[default]
     Loss,
     /// Unweighted average recall of the generated labels.
     TextUar,
     /// Unweighted average recall of the class head.
     HeadUar,
+    /// Concordance of the valence head.
+    ValenceCcc,
+    /// Share of clips whose nearest caption is their own.
+    Retrieval,
 }
 
 /// Where the run lies and how often it is saved.
@@ -325,16 +328,6 @@ pub struct RunRecipe {
     pub save_every: u64,
     /// Checkpoints that are kept beside the best one.
     pub keep: usize,
-}
-
-impl Default for LossRecipe {
-    fn default() -> Self {
-        Self {
-            lm_weight: 1.0,
-            class_weight: 1.0,
-            label_smoothing: 0.0,
-        }
-    }
 }
 
 impl Default for EvaluationRecipe {
@@ -366,6 +359,10 @@ fn one() -> usize {
 
 fn shards() -> usize {
     4
+}
+
+fn lora_plus() -> f64 {
+    1.0
 }
 
 fn max_bad() -> f64 {
@@ -461,9 +458,15 @@ impl Recipe {
                 "`train.batch_size` times `train.accumulate` is more than {MOST_SAMPLES} samples a step"
             ),
         );
+        for problem in train.loss.problems() {
+            check(false, problem);
+        }
         check(
-            train.loss.lm_weight > 0.0 || train.loss.class_weight > 0.0,
-            "`train.loss` gives no loss a weight, so nothing would be learnt".into(),
+            train.lora_plus > 0.0 && train.lora_plus.is_finite(),
+            format!(
+                "`train.lora_plus` is {}, wanted a positive number, at least 1 as a rule",
+                train.lora_plus
+            ),
         );
         check(
             !train.learning_rate.is_empty(),
@@ -478,7 +481,6 @@ impl Recipe {
         for (key, value) in [
             ("train.betas[0]", train.betas[0]),
             ("train.betas[1]", train.betas[1]),
-            ("train.loss.label_smoothing", train.loss.label_smoothing),
         ] {
             check(
                 (0.0..1.0).contains(&value),
@@ -488,8 +490,6 @@ impl Recipe {
         for (key, value) in [
             ("train.final_rate", train.final_rate),
             ("train.weight_decay", train.weight_decay),
-            ("train.loss.lm_weight", train.loss.lm_weight),
-            ("train.loss.class_weight", train.loss.class_weight),
         ] {
             check(
                 value >= 0.0 && value.is_finite(),

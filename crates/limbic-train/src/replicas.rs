@@ -4,15 +4,17 @@
 //! single operations do not. Frozen weights are shared between replicas of one device.
 
 use burn::tensor::{Device, Tensor};
-use limbic_llama::Dropout;
-use limbic_model::{Batch, EmotionLlm, Example, Trainables};
+use limbic_model::{EmotionLlm, MaskedCaption, Trainables};
 use limbic_weights::CounterRng;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::dataset::{Drawn, with_examples};
-use crate::loss::{Counts, LossSums, joint_loss};
-use crate::recipe::LossRecipe;
+use crate::dataset::Drawn;
+use crate::gathered::{Gathered, Pull};
+use crate::loss::joint_loss;
+use crate::objectives::{MaskKey, Objectives};
 use crate::reduce::tree_sum;
+use crate::shard::ShardBatch;
+use crate::terms::{Divisors, LossSums, PerTerm, Term};
 
 /// The replicas.
 pub struct Replicas {
@@ -26,6 +28,47 @@ struct Replica {
     model: EmotionLlm,
 }
 
+/// One step's samples and what they are divided by, before any replica begins.
+struct Step<'a> {
+    shards: &'a [&'a [Drawn<'a>]],
+    /// Captions with hidden tokens, a list a shard.
+    masked: Vec<Vec<Option<MaskedCaption>>>,
+    objectives: &'a Objectives,
+    divisors: Divisors,
+    /// Weights over divisors.
+    shares: PerTerm<f64>,
+}
+
+impl<'a> Step<'a> {
+    fn new(shards: &'a [&'a [Drawn<'a>]], objectives: &'a Objectives, step: u64) -> Self {
+        let mut first = 0;
+        let mut divisors = Divisors::default();
+        let mut masked = Vec::with_capacity(shards.len());
+        for shard in shards {
+            let of_shard = objectives.masked(shard, first, MaskKey::Step(step));
+            divisors += objectives.divisors(shard, &of_shard);
+            masked.push(of_shard);
+            first += shard.len();
+        }
+        let weights = objectives.weights(step);
+        Self {
+            shards,
+            masked,
+            objectives,
+            divisors,
+            shares: PerTerm::from_fn(|term| match divisors[term] {
+                0.0 => 0.0,
+                divisor => weights[term] / divisor,
+            }),
+        }
+    }
+
+    fn batch(&self, number: usize, terms: &[Term], device: &Device) -> ShardBatch {
+        let (drawn, masked) = (self.shards[number], &self.masked[number]);
+        ShardBatch::new(drawn, masked, terms, self.objectives, device)
+    }
+}
+
 /// What one step of all replicas gives.
 pub struct StepGradient {
     /// Of the step's mean loss by the trained values.
@@ -33,7 +76,7 @@ pub struct StepGradient {
     /// Sums over all shards.
     pub sums: LossSums,
     /// What they were divided by.
-    pub counts: Counts,
+    pub divisors: Divisors,
     /// Positions processed, padding left out.
     pub positions: usize,
 }
@@ -65,7 +108,7 @@ impl Replicas {
         Ok(Self { replicas })
     }
 
-    /// The gradient of the mean loss over `shards` at `values`.
+    /// The gradient of the mean loss over `shards` in step `step` at `values`.
     ///
     /// # Panics
     /// When no shard has anything to learn: a dataset holds only samples with an answer.
@@ -74,49 +117,85 @@ impl Replicas {
         trainables: &Trainables,
         values: &Tensor<1>,
         shards: &[&[Drawn]],
-        loss: &LossRecipe,
+        objectives: &Objectives,
+        step: u64,
         dropout: CounterRng,
     ) -> StepGradient {
-        let counts = shards.iter().flat_map(|shard| shard.iter()).fold(
-            Counts::default(),
-            |counts, drawn| Counts {
-                tokens: counts.tokens + drawn.compiled.answer.len(),
-                labelled: counts.labelled + usize::from(drawn.sample.label.is_some()),
-            },
-        );
+        let step = Step::new(shards, objectives, step);
+        let home = values.device();
+        let key = |number: usize| Some(dropout.index(number as u64));
+        let pulls = self.pulls(trainables, values, &step, &key);
         let job = |replica: &Replica, number: usize| {
-            let batch = with_examples(shards[number], |examples: &[Example]| {
-                Batch::new(examples, &replica.device)
-            });
+            let batch = step.batch(number, objectives.active(), &replica.device);
             let values = values.clone().to_device(&replica.device);
             let model = trainables.scatter_tracked(replica.model.clone(), &values);
             trainables.assert_split(&model);
-            let readout = model.forward(&batch, Dropout::keyed(dropout.index(number as u64)));
-            let (objective, sums) = joint_loss(readout, counts, loss);
-            let gradient =
-                objective.map(|objective| trainables.gradients(&model, &objective.backward()));
-            (gradient, sums, batch.num_positions)
+            let reading = batch.read(&model, key(number));
+            let pull = pulls.as_ref().map(|(pulls, _)| &pulls[number]);
+            let (objective, sums) = joint_loss(reading, objectives, &step.shares, pull);
+            // What no trained value takes part in has no slope.
+            let gradient = objective
+                .filter(Tensor::is_tracked)
+                .map(|objective| trainables.gradients(&model, &objective.backward()));
+            (gradient, sums, batch.num_positions())
         };
         let per_shard = self.run(shards.len(), job);
 
-        let mut sums = LossSums::default();
+        let mut sums = pulls.map_or_else(LossSums::default, |(_, sums)| sums);
         let mut positions = 0;
         let mut leaves = Vec::with_capacity(shards.len());
         for (gradient, shard, count) in per_shard {
-            sums.lm += shard.lm;
-            sums.class += shard.class;
+            sums += shard;
             positions += count;
             leaves.push(match gradient {
-                Some(gradient) => gradient.to_device(&values.device()),
+                Some(gradient) => gradient.to_device(&home),
                 None => values.zeros_like(),
             });
         }
         StepGradient {
             gradient: tree_sum(leaves).expect("a step has at least one shard"),
             sums,
-            counts,
+            divisors: step.divisors,
             positions,
         }
+    }
+
+    /// What the losses that look at the whole step do to each shard, and their sums; `None` where there are none.
+    fn pulls(
+        &self,
+        trainables: &Trainables,
+        values: &Tensor<1>,
+        step: &Step,
+        key: &(impl Fn(usize) -> Option<CounterRng> + Sync),
+    ) -> Option<(Vec<Pull>, LossSums)> {
+        let objectives = step.objectives;
+        let gathered = |term: &Term| objectives.is_gathered(*term);
+        let terms: Vec<Term> = objectives
+            .active()
+            .iter()
+            .copied()
+            .filter(gathered)
+            .collect();
+        if terms.is_empty() {
+            return None;
+        }
+        let home = values.device();
+        let shards = self.run(step.shards.len(), |replica, number| {
+            let values = values.clone().to_device(&replica.device);
+            let model = trainables.scatter_plain(replica.model.clone(), &values);
+            let batch = step.batch(number, &terms, &replica.device);
+            Gathered::of(batch.read(&model, key(number)), &home)
+        });
+        let model = trainables.scatter_plain(self.replicas[0].model.clone(), values);
+        let scale = model
+            .alignment
+            .map(|alignment| alignment.log_scale.val().to_device(&home));
+        Some(Pull::of(&shards, scale, objectives, &step.shares))
+    }
+
+    /// Where what all replicas give is put together.
+    pub(crate) fn home(&self) -> Device {
+        self.replicas[0].device.clone()
     }
 
     /// Runs `job` for each of `count` numbers, a contiguous block a replica, and returns the results in order.

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 use burn::tensor::Device;
 use limbic_data::{Clip, LabelSet, Manifest, Split, Task};
-use limbic_eval::{Bootstrap, Scores, bootstrap, majority};
+use limbic_eval::{Bootstrap, Regression, Scores, bootstrap, majority};
 use limbic_llama::Sampling;
 use limbic_model::Artifact;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::dataset::{Dataset, Dropped, Questions};
 use crate::evaluate::{Evaluator, Prediction, Scored};
 use crate::features::{EncodedClip, FeatureReader, Quarantined};
 use crate::log::Say;
-use crate::recipe::{EvaluationRecipe, LossRecipe};
+use crate::recipe::EvaluationRecipe;
 use crate::replicas::Replicas;
 use crate::{RunDir, RunError};
 
@@ -47,13 +47,16 @@ pub struct SplitScores {
     pub unlabelled: usize,
     /// Clips whose prompt and answer do not fit into the decoder, likewise.
     pub too_long: usize,
-    /// The generated labels.
-    pub text: Scores,
+    /// The generated labels; `None` from a model that answers by its heads alone.
+    pub text: Option<Scores>,
     /// The class head, where there is one.
     pub head: Option<Scores>,
+    /// The valence head, where there is one and clips have a valence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valence: Option<Regression>,
     /// Always answering the commonest label of the split.
     pub majority: Scores,
-    /// 95 % bootstrap intervals of the generated labels' scores.
+    /// 95 % bootstrap intervals of the generated labels' scores, or of the head's where nothing is generated.
     pub interval: Bootstrap,
     /// Each clip's answer.
     #[serde(skip)]
@@ -152,6 +155,7 @@ impl Model {
         let Some(Scored {
             text,
             head,
+            valence,
             predictions,
         }) = scored
         else {
@@ -166,17 +170,22 @@ impl Model {
             ))
             .into());
         };
+        let judged = text
+            .as_ref()
+            .or(head.as_ref())
+            .context("the model neither answers in words nor has a class head")?;
         Ok(SplitScores {
             manifest: path,
             split,
-            n: text.n,
+            n: judged.n,
             quarantined: bad.len(),
             unlabelled: dropped.unanswered,
             too_long: dropped.too_long,
-            majority: majority(&text.confusion),
-            interval: bootstrap(&text.confusion, 0)?,
+            majority: majority(&judged.confusion),
+            interval: bootstrap(&judged.confusion, 0)?,
             text,
             head,
+            valence,
             predictions,
             bad,
         })
@@ -220,6 +229,13 @@ impl Model {
         let mut encoded = encoded;
         encoded.clip.emotion = labels.names().first().map(|name| name.to_string());
         let (dataset, dropped) = self.dataset(vec![encoded], labels)?;
+        if dropped.unjudged > 0 {
+            return Err(RunError::Data(format!(
+                "{} lacks an input of the fusion that the model's head reads",
+                clip.id
+            ))
+            .into());
+        }
         if dropped.too_long > 0 {
             return Err(RunError::Data(format!(
                 "{}: prompt and answer do not fit into the decoder's {} positions; shorten the transcript",
@@ -235,16 +251,12 @@ impl Model {
             answer.truth = None;
             Ok(answer)
         };
-        let can_reason = self
-            .artifact
-            .config
-            .prompt
-            .instructions
-            .contains_key(&Task::Reason);
+        let config = &self.artifact.config;
+        let can_reason = !config.mute && config.prompt.instructions.contains_key(&Task::Reason);
         Ok(ClipAnswer {
             prediction: ask(Task::Emotion)?,
             rationale: if can_reason {
-                Some(ask(Task::Reason)?.answer)
+                ask(Task::Reason)?.answer
             } else {
                 None
             },
@@ -276,22 +288,18 @@ impl Model {
             tokenizer: &self.artifact.tokenizer,
             max_tokens: self.artifact.model.llama.config().max_position_embeddings,
             max_new_tokens: self.settings.max_new_tokens,
+            captions: false,
             seed: 0,
         };
         Dataset::new(clips, &questions)
     }
 
     fn evaluator<'a>(&'a self, sampling: &'a Sampling) -> Evaluator<'a> {
-        const LOSS: &LossRecipe = &LossRecipe {
-            lm_weight: 1.0,
-            class_weight: 1.0,
-            label_smoothing: 0.0,
-        };
         Evaluator {
             replicas: &self.replicas,
             values: None,
             labels: self.artifact.config.labels.as_ref(),
-            loss: LOSS,
+            mute: self.artifact.config.mute,
             recipe: &self.settings,
             sampling,
         }

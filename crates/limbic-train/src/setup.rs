@@ -8,9 +8,11 @@ use limbic_model::{Artifact, ArtifactConfig, InputConfig, Trainables};
 
 use crate::assembly::Assembly;
 use crate::blueprint::{at_fault, blueprint, check_labels};
-use crate::dataset::{Dataset, Questions};
+use crate::dataset::{Dataset, Questions, Sample};
 use crate::features::{EncodedClip, FeatureReader, Quarantined};
+use crate::objectives::Objectives;
 use crate::run_dir::{RunFile, start_folder};
+use crate::terms::Term;
 use crate::trainer::Start;
 use crate::{Metric, Recipe, RunDir, RunError};
 
@@ -24,6 +26,8 @@ pub struct Setup {
     pub artifact: Artifact,
     /// What is trained.
     pub trainables: Trainables,
+    /// What it is trained for.
+    pub objectives: Objectives,
     /// What is learnt from.
     pub train: Dataset,
     /// What progress is judged on.
@@ -114,6 +118,7 @@ impl Setup {
             tokenizer: &artifact.tokenizer,
             max_tokens: recipe.data.max_tokens,
             max_new_tokens: recipe.evaluation.max_new_tokens,
+            captions: config.mask || config.alignment.is_some(),
             seed: recipe.seed,
         };
         let mut datasets = Vec::new();
@@ -140,7 +145,14 @@ impl Setup {
             datasets.push(dataset);
         }
         let [train, validation] = datasets.try_into().expect("two datasets were made");
-        check_metric(&recipe, &config, &validation)?;
+        let objectives = Objectives::new(
+            &recipe.train.loss,
+            &config,
+            &artifact.tokenizer,
+            &train,
+            recipe.seed,
+        )?;
+        check_metric(&recipe, &config, &objectives, &validation)?;
         // A new run's folder appears when nothing is left to refuse: a corrected recipe is not another one.
         if start.restart {
             run_dir.delete()?;
@@ -151,6 +163,7 @@ impl Setup {
         Ok(Self {
             run_dir,
             trainables,
+            objectives,
             train,
             validation,
             artifact,
@@ -175,12 +188,47 @@ impl Setup {
 fn check_metric(
     recipe: &Recipe,
     config: &ArtifactConfig,
+    objectives: &Objectives,
     validation: &Dataset,
 ) -> anyhow::Result<()> {
     let metric = recipe.evaluation.metric;
-    if recipe.evaluation.every == 0 || metric == Metric::Loss {
+    if recipe.evaluation.every == 0 {
         return Ok(());
     }
+    let has = |what: &dyn Fn(&Sample) -> bool| validation.samples().iter().any(what);
+    let problem = match metric {
+        Metric::Loss => None,
+        Metric::TextUar | Metric::HeadUar => {
+            return check_labels_metric(recipe, config, validation);
+        }
+        Metric::ValenceCcc if !objectives.is_active(Term::Valence) => {
+            Some("the model learns no valence (`model.valence`, `train.loss.valence_weight`)")
+        }
+        Metric::ValenceCcc if !has(&|sample| sample.valence().is_some()) => {
+            Some("no validation clip has a valence")
+        }
+        Metric::Retrieval if !objectives.is_active(Term::Contrastive) => Some(
+            "the model learns no contrast (`model.alignment`, `train.loss.contrastive_weight`)",
+        ),
+        Metric::Retrieval if !has(&|sample| objectives.is_pair(sample)) => {
+            Some("no validation clip has both media and a caption")
+        }
+        Metric::ValenceCcc | Metric::Retrieval => None,
+    };
+    match problem {
+        None => Ok(()),
+        Some(problem) => Err(RunError::recipe(format!(
+            "`evaluation.metric` cannot be had: {problem}; change that, or choose by loss"
+        ))),
+    }
+}
+
+fn check_labels_metric(
+    recipe: &Recipe,
+    config: &ArtifactConfig,
+    validation: &Dataset,
+) -> anyhow::Result<()> {
+    let metric = recipe.evaluation.metric;
     let asks = recipe
         .data
         .tasks
@@ -196,6 +244,8 @@ fn check_metric(
         "no validation clip has a label"
     } else if metric == Metric::HeadUar && config.head.is_none() {
         "the model has no class head"
+    } else if metric == Metric::TextUar && config.mute {
+        "nothing teaches the model to answer in words"
     } else {
         return Ok(());
     };

@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Device, Tensor};
 use limbic_llama::Sampling;
-use limbic_model::{Part, write_directory};
+use limbic_model::{Alignment, Part, Trainables, write_directory};
 use limbic_weights::{CounterRng, Weights};
 
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, Progress};
 use crate::dataset::Drawn;
 use crate::evaluate::{Evaluation, Evaluator};
 use crate::log::{Logger, Say, StepRecord};
-use crate::loss::{Counts, LossMeans};
 use crate::optimizer::{AdamW, clip, global_norm, schedule};
 use crate::replicas::{Replicas, StepGradient};
 use crate::run_dir::{RunFile, RunResult};
 use crate::setup::Setup;
+use crate::terms::{LossMeans, Term};
 use crate::{Recipe, RunDir, RunError};
 
 /// How a run is started.
@@ -143,32 +143,37 @@ impl<'a> Trainer<'a> {
             .chunks(recipe.train.batch_size / recipe.train.shards)
             .collect();
         let dropout = CounterRng::new(recipe.seed).site("dropout").index(step);
+        let objectives = &self.setup.objectives;
         let StepGradient {
             gradient,
             sums,
-            counts,
+            divisors,
             positions,
         } = self.replicas.gradient(
             &self.setup.trainables,
             &self.values,
             &shards,
-            &recipe.train.loss,
+            objectives,
+            step,
             dropout,
         );
 
         let norm = global_norm(&gradient);
-        let loss = sums.means(counts, &recipe.train.loss);
+        let weights = objectives.weights(step);
+        let loss = LossMeans::new(objectives.active(), &sums, &divisors, &weights);
         let rate = schedule(&recipe.train, step);
         self.progress.step += 1;
         if norm.is_finite() && loss.total.is_finite() {
             let gradient = clip(gradient, norm, recipe.train.clip_norm);
-            self.values = self.optimizer.step(self.values.clone(), gradient, rate);
+            let values = self.optimizer.step(self.values.clone(), gradient, rate);
+            self.values = held(values, &self.setup.trainables);
             self.progress.updates = self.optimizer.updates();
             self.progress.skipped_in_row = 0;
         } else {
             return self.skip(norm);
         }
-        self.record(loss, rate, norm, counts, positions)
+        let tokens = divisors[Term::Lm] as usize;
+        self.record(loss, rate, norm, tokens, positions)
     }
 
     fn record(
@@ -176,7 +181,7 @@ impl<'a> Trainer<'a> {
         loss: LossMeans,
         rate: f64,
         norm: f64,
-        counts: Counts,
+        tokens: usize,
         positions: usize,
     ) -> anyhow::Result<()> {
         let recipe = &self.setup.recipe;
@@ -189,7 +194,7 @@ impl<'a> Trainer<'a> {
             learning_rate: rates.fold(0.0f64, |a, b| a.max(*b)) * rate,
             grad_norm: norm,
             samples,
-            tokens: counts.tokens,
+            tokens,
             positions,
         };
         let due = self.is_due(recipe.run.log_every) || self.is_last();
@@ -232,11 +237,14 @@ impl<'a> Trainer<'a> {
                 replicas,
                 values: Some((&setup.trainables, values)),
                 labels: setup.artifact.config.labels.as_ref(),
-                loss: &setup.recipe.train.loss,
+                mute: setup.artifact.config.mute,
                 recipe: &setup.recipe.evaluation,
                 sampling: &Sampling::GREEDY,
             };
-            let evaluation = evaluator.evaluate(&setup.validation, &setup.tasks())?;
+            // Scheduled weights change what a loss means; those of the last step make all evaluations comparable.
+            let last = setup.recipe.train.steps.saturating_sub(1);
+            let evaluation =
+                evaluator.evaluate(&setup.validation, &setup.tasks(), &setup.objectives, last)?;
             log.evaluation(progress.step, &summary(&evaluation))?;
             let merit = evaluation.merit(setup.recipe.evaluation.metric)?;
             if progress.best.is_none_or(|best| merit > best.merit) {
@@ -341,6 +349,21 @@ impl<'a> Trainer<'a> {
     }
 }
 
+/// `values` with the temperature of contrast held where CLIP holds it, after an update: a slope may still lead back.
+fn held(values: Tensor<1>, trainables: &Trainables) -> Tensor<1> {
+    let place = trainables
+        .parameters()
+        .find(|(name, ..)| *name == Alignment::LOG_SCALE);
+    match place {
+        None => values,
+        Some((_, _, range)) => {
+            let scale = values.clone().slice([range.clone()]);
+            let scale = scale.clamp_max(Alignment::MAX_LOG_SCALE);
+            values.slice_assign([range], scale)
+        }
+    }
+}
+
 /// The devices that get a shard in every step.
 fn busy<'a>(devices: &'a [Device], recipe: &Recipe) -> &'a [Device] {
     &devices[..devices
@@ -359,11 +382,14 @@ fn frozen_sha256(setup: &Setup) -> String {
 
 /// Names and values of an evaluation, for the log.
 fn summary(evaluation: &Evaluation) -> BTreeMap<&'static str, f64> {
-    let mut values = BTreeMap::from([
-        ("loss", evaluation.loss.total),
-        ("lm_loss", evaluation.loss.lm),
-        ("class_loss", evaluation.loss.class),
-    ]);
+    let mut values = BTreeMap::from([("loss", evaluation.loss.total)]);
+    values.extend(
+        evaluation
+            .loss
+            .terms
+            .iter()
+            .map(|(term, mean)| (term.metric(), *mean)),
+    );
     if let Some(text) = &evaluation.text {
         values.extend([
             ("text_accuracy", text.accuracy),
@@ -374,7 +400,31 @@ fn summary(evaluation: &Evaluation) -> BTreeMap<&'static str, f64> {
     if let Some(head) = &evaluation.head {
         values.extend([("head_accuracy", head.accuracy), ("head_uar", head.uar)]);
     }
+    if let Some(valence) = &evaluation.valence {
+        values.extend([
+            ("valence_mse", valence.mse),
+            ("valence_mae", valence.mae),
+            ("valence_pearson", valence.pearson),
+            ("valence_ccc", valence.ccc),
+        ]);
+    }
+    if let Some(retrieval) = evaluation.retrieval {
+        values.insert("retrieval", retrieval);
+    }
     values
+}
+
+/// A count with commas between thousands, as PEFT prints it.
+fn grouped(count: usize) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// What is about to happen, for people.
@@ -383,7 +433,9 @@ fn describe(setup: &Setup, devices: usize) -> Vec<String> {
     let all = burn::module::Module::num_params(&setup.artifact.model);
     let trained = setup.trainables.num_values();
     let mut lines = vec![format!(
-        "trained: {trained} of {all} values ({:.2} %)",
+        "trainable params: {} || all params: {} || trainable%: {:.4}",
+        grouped(trained),
+        grouped(all),
         100.0 * trained as f64 / all as f64
     )];
     for part in [
@@ -395,12 +447,24 @@ fn describe(setup: &Setup, devices: usize) -> Vec<String> {
     ] {
         if let Some(rate) = recipe.train.learning_rate.get(&part) {
             lines.push(format!(
-                "  {:<11} {:>9}  learning rate {rate:e}",
+                "  {:<11} {:>13}  learning rate {rate:e}{}",
                 format!("{part:?}").to_lowercase(),
-                setup.trainables.num_values_of(part)
+                grouped(setup.trainables.num_values_of(part)),
+                if part == Part::Lora && recipe.train.lora_plus != 1.0 {
+                    format!(", of second factors {:e}", rate * recipe.train.lora_plus)
+                } else {
+                    String::new()
+                }
             ));
         }
     }
+    let losses: Vec<&str> = setup
+        .objectives
+        .active()
+        .iter()
+        .map(|term| term.name())
+        .collect();
+    lines.push(format!("losses: {}", losses.join(", ")));
     let samples = samples_per_step(recipe);
     lines.push(format!(
         "{} steps of {samples} samples ({} x {} accumulated) on {devices} device(s), {:.1} epochs of {} samples",

@@ -9,6 +9,7 @@
 //! - [`load`] puts them into a module and fails on anything missing, unexpected or of another shape.
 //! - [`seed`] fills a module from `(seed, parameter name)`, so that a value depends neither on the
 //!   order of construction nor on the device.
+//! - [`ParameterTable`] counts what is trained.
 //! - [`CounterRng`] is the random function behind it: it has no state to save.
 //!
 //! Names and layouts are PyTorch's: the module path joined by dots, `weight` and `bias` for norms,
@@ -29,6 +30,7 @@ mod report;
 mod seed;
 mod source;
 mod stored;
+mod table;
 mod torch;
 mod weights;
 mod whole;
@@ -42,5 +44,6 @@ pub use name::ModulePath;
 pub use report::{Ignored, Misfit, Report};
 pub use seed::seed;
 pub use stored::StoredDtype;
+pub use table::{ParameterKind, ParameterTable};
 pub use weights::{NamedTensor, Weights, hex_digest};
 pub use whole::write_whole;

@@ -16,7 +16,7 @@ use crate::zip::{ZipError, read_directory};
 const LONGEST_PICKLE: u64 = 64 << 20;
 const DEEPEST: usize = 64;
 const LONGEST_NAME: usize = 1024;
-const MOST_LEAVES: usize = 4 << 20;
+const MOST_LEAVES: usize = 1 << 20;
 
 /// Tensors may share a storage, as tied weights do, but not so that a small file stands for a huge model.
 const MOST_SHARED: u64 = 8;

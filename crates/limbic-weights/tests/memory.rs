@@ -59,7 +59,7 @@ fn write_sparse(folder: &Path) -> u64 {
         let path = folder.join(file_name);
         fs::write(
             &path,
-            [&(header.len() as u64).to_le_bytes(), header.as_slice()].concat(),
+            [&(header.len() as u64).to_le_bytes()[..], header.as_slice()].concat(),
         )
         .unwrap();
         let length = 8 + header.len() as u64 + LAYERS as u64 / 2 * bytes;
@@ -140,7 +140,7 @@ fn a_precision_is_given_to_every_parameter() {
     fs::write(
         &path,
         [
-            &(header.len() as u64).to_le_bytes(),
+            &(header.len() as u64).to_le_bytes()[..],
             header.as_bytes(),
             &values,
         ]

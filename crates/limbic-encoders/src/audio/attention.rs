@@ -5,7 +5,7 @@
 
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
-use burn::tensor::activation::{gelu, gelu_approximate, relu};
+use burn::tensor::activation::{gelu, gelu_approximate, relu, silu};
 use burn::tensor::{Device, Tensor};
 use serde::Deserialize;
 
@@ -16,11 +16,14 @@ use crate::transformer::{attend, linear, merge_heads, split_heads};
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Activation {
     /// By the error function.
+    #[serde(alias = "gelu_python")]
     Gelu,
     /// By the hyperbolic tangent.
-    #[serde(alias = "gelu_pytorch_tanh")]
+    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
     GeluNew,
     Relu,
+    #[serde(alias = "swish")]
+    Silu,
 }
 
 impl Activation {
@@ -29,6 +32,7 @@ impl Activation {
             Self::Gelu => gelu(x),
             Self::GeluNew => gelu_approximate(x),
             Self::Relu => relu(x),
+            Self::Silu => silu(x),
         }
     }
 }

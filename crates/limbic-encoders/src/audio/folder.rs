@@ -20,7 +20,10 @@ pub(crate) fn refuse(path: &Path, problem: impl Into<String>) -> EncoderError {
 /// # Errors
 /// A file that is missing or no JSON.
 pub(crate) fn read(path: &Path) -> Result<Value, EncoderError> {
-    let text = std::fs::read_to_string(path).map_err(|error| refuse(path, error.to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let hint = "; wanted the folder of a pretrained model as its hub has it";
+        refuse(path, format!("{error}{hint}"))
+    })?;
     serde_json::from_str(&text).map_err(|error| refuse(path, format!("no JSON: {error}")))
 }
 

@@ -5,8 +5,10 @@ mod conv_stem;
 mod fbank;
 mod feature_extractor;
 mod folder;
+mod hidden_choice;
 mod imagebind;
 mod imagebind_block;
+mod imagebind_config;
 mod positional_conv;
 mod pretrained;
 #[cfg(test)]
@@ -23,11 +25,13 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{EncoderError, HiddenStates, Keep};
 
+pub use hidden_choice::{Combine, Layers, TimePool};
 pub use imagebind::ImageBind;
-pub use pretrained::{Combine, Layers, PretrainedAudio, PretrainedAudioConfig, TimePool};
+pub use pretrained::{PretrainedAudio, PretrainedAudioConfig};
 pub use wav2vec2::Wav2Vec2;
 use wav2vec2_config::Family;
 pub use whisper::Whisper;
@@ -133,27 +137,18 @@ impl AudioModel {
     ) -> Result<Self, EncoderError> {
         // Encoders are frozen: their tensors have no tape.
         let device = &device.clone().without_autodiff();
-        let described = path.join("config.json");
-        if architecture == AudioArchitecture::ImageBind {
-            return Ok(Self::ImageBind(Box::new(ImageBind::read(path, device)?)));
-        }
-        let config = folder::read(&described)?;
-        if let Some(name) = config["model_type"].as_str()
-            && name != architecture.name()
-        {
-            return Err(folder::refuse(
-                &described,
-                format!(
-                    "`model_type` is `{name}`, wanted `{}` as asked for",
-                    architecture.name()
-                ),
-            ));
-        }
         Ok(match architecture {
+            AudioArchitecture::Wav2Vec2 | AudioArchitecture::Hubert | AudioArchitecture::WavLM => {
+                let config = described_as(architecture, path)?;
+                Self::Wav2Vec2(Box::new(Wav2Vec2::read(path, config, device)?))
+            }
             AudioArchitecture::Whisper => {
+                let config = described_as(architecture, path)?;
                 Self::Whisper(Box::new(Whisper::read(path, config, device)?))
             }
-            _ => Self::Wav2Vec2(Box::new(Wav2Vec2::read(path, config, device)?)),
+            AudioArchitecture::ImageBind => {
+                Self::ImageBind(Box::new(ImageBind::read(path, device)?))
+            }
         })
     }
 
@@ -265,5 +260,21 @@ impl AudioModel {
             Self::Whisper(_) => AudioArchitecture::Whisper,
             Self::ImageBind(_) => AudioArchitecture::ImageBind,
         }
+    }
+}
+
+/// `config.json` of a folder that shall hold that kind.
+fn described_as(architecture: AudioArchitecture, folder: &Path) -> Result<Value, EncoderError> {
+    let described = folder.join("config.json");
+    let config = folder::read(&described)?;
+    match config["model_type"].as_str() {
+        Some(name) if name != architecture.name() => Err(folder::refuse(
+            &described,
+            format!(
+                "`model_type` is `{name}`, wanted `{}` as asked for",
+                architecture.name()
+            ),
+        )),
+        _ => Ok(config),
     }
 }

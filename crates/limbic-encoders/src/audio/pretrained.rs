@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::hidden_choice::{Choice, Layers, TimePool};
 use super::{AudioArchitecture, AudioInput, AudioModel, windows};
-use crate::{EncoderError, Features, HiddenStates, Keep};
+use crate::{EncoderError, Features};
 
 const KIND: &str = "pretrained_audio";
 
@@ -53,39 +54,6 @@ fn sample_rate() -> u32 {
     16_000
 }
 
-/// The last hidden states, combined into one. The last of them is the model's last output, normalised where the model
-/// normalises it, as in the versions of transformers that the published pipelines used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Layers {
-    /// How many.
-    pub last: usize,
-    /// How they become one.
-    pub combine: Combine,
-}
-
-/// How hidden states become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Combine {
-    /// Their mean (AffectGPT).
-    Mean,
-    /// Their sum (MERBench).
-    Sum,
-}
-
-/// What becomes of time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TimePool {
-    /// A feature for each time step.
-    #[default]
-    None,
-    /// Their mean: one feature for the sound, or for each window. Whisper's mean is over all of its positions, those
-    /// of the silence that fills up its 30 s too.
-    Mean,
-}
-
 impl PretrainedAudioConfig {
     pub(crate) fn init(&self, device: &Device) -> Result<PretrainedAudio, EncoderError> {
         self.check_keys()?;
@@ -111,33 +79,13 @@ impl PretrainedAudioConfig {
                 format!("got {}, wanted {rate} as the model reads", self.sample_rate),
             );
         }
-        let states = model.layers() + 1;
-        let choice = match (self.layer, self.layers) {
-            (Some(layer), _) => {
-                let from_end = if layer < 0 {
-                    -layer
-                } else {
-                    states as i64 - layer
-                };
-                match usize::try_from(from_end) {
-                    Ok(from_end) if (1..=states).contains(&from_end) => Choice::One { from_end },
-                    _ => {
-                        return refuse(
-                            "layer",
-                            format!("got {layer}, wanted -{states} to {}", states - 1),
-                        );
-                    }
-                }
-            }
-            (None, Some(layers)) if (1..=states).contains(&layers.last) => Choice::Last(layers),
-            (None, Some(layers)) => {
-                return refuse(
-                    "layers.last",
-                    format!("got {}, wanted 1 to {states} hidden states", layers.last),
-                );
-            }
-            (None, None) => Choice::One { from_end: 1 },
-        };
+        let choice = Choice::new(self.layer, self.layers, model.layers() + 1).map_err(
+            |(key, problem)| EncoderError::Config {
+                kind: KIND,
+                key,
+                problem,
+            },
+        )?;
         Ok(PretrainedAudio {
             config: self.clone(),
             model,
@@ -211,49 +159,6 @@ impl PretrainedAudioConfig {
             }
         }
         Ok(())
-    }
-}
-
-/// The hidden states that become features, counted from the end.
-#[derive(Debug, Clone, Copy)]
-enum Choice {
-    /// The last is 1.
-    One {
-        from_end: usize,
-    },
-    Last(Layers),
-}
-
-impl Choice {
-    fn keep(self) -> Keep {
-        match self {
-            Self::One { from_end: 1 } => Keep::Last(0),
-            Self::One { from_end } => Keep::Last(from_end),
-            Self::Last(layers) => Keep::Last(layers.last),
-        }
-    }
-
-    /// # Shapes
-    /// `[B, T, D]`
-    fn of(self, mut states: HiddenStates) -> Tensor<3> {
-        let last = states.last_hidden_state;
-        match self {
-            Self::One { from_end: 1 } => last,
-            Self::One { .. } => states.hidden.swap_remove(0),
-            Self::Last(layers) => {
-                let count = states.hidden.len();
-                states.hidden[count - 1] = last;
-                let sum = states
-                    .hidden
-                    .into_iter()
-                    .reduce(|sum, state| sum + state)
-                    .expect("at least one hidden state was asked for");
-                match layers.combine {
-                    Combine::Sum => sum,
-                    Combine::Mean => sum / count as f64,
-                }
-            }
-        }
     }
 }
 

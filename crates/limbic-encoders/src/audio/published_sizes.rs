@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Device;
 
-use super::imagebind::ImageBindConfig;
+use super::imagebind_config::ImageBindConfig;
 use super::wav2vec2_config::Wav2Vec2Config;
 use super::whisper::WhisperConfig;
 

@@ -110,11 +110,8 @@ impl Whisper {
         if let Some(problem) = config.problem() {
             return Err(folder::refuse(&described, problem));
         }
-        let mel: WhisperMelConfig =
-            folder::read_preprocessor(path)?.unwrap_or_else(|| WhisperMelConfig {
-                feature_size: config.num_mel_bins,
-                ..Default::default()
-            });
+        let mel: WhisperMelConfig = folder::read_preprocessor(path)?
+            .unwrap_or_else(|| WhisperMelConfig::with_bands(config.num_mel_bins));
         if (mel.feature_size, mel.frames()) != (config.num_mel_bins, config.frames()) {
             return Err(folder::refuse(
                 path,

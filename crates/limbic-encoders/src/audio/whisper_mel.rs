@@ -13,13 +13,15 @@ pub(crate) struct WhisperMelConfig {
     /// Number of mel bands.
     pub(crate) feature_size: usize,
     /// Samples per second (Hz).
-    pub(crate) sampling_rate: u32,
+    sampling_rate: u32,
     /// Step from one frame to the next, in samples.
-    pub(crate) hop_length: usize,
+    hop_length: usize,
     /// Every sound is cut or filled with silence to so many seconds.
-    pub(crate) chunk_length: usize,
+    chunk_length: usize,
     /// Length of the window and of the Fourier transform, in samples.
-    pub(crate) n_fft: usize,
+    n_fft: usize,
+    /// Random numbers added to the sound: none, or the config is refused.
+    dither: f64,
 }
 
 impl Default for WhisperMelConfig {
@@ -30,11 +32,20 @@ impl Default for WhisperMelConfig {
             hop_length: 160,
             chunk_length: 30,
             n_fft: 400,
+            dither: 0.0,
         }
     }
 }
 
 impl WhisperMelConfig {
+    /// The front end of most published models.
+    pub(crate) fn with_bands(feature_size: usize) -> Self {
+        Self {
+            feature_size,
+            ..Default::default()
+        }
+    }
+
     fn samples(&self) -> usize {
         self.chunk_length * self.sampling_rate as usize
     }
@@ -45,6 +56,16 @@ impl WhisperMelConfig {
     }
 
     pub(crate) fn init(&self) -> Result<WhisperMel, EncoderError> {
+        if self.dither != 0.0 {
+            return Err(EncoderError::Config {
+                kind: "whisper",
+                key: "dither",
+                problem: format!(
+                    "got {}, wanted 0: features are the same in every run",
+                    self.dither
+                ),
+            });
+        }
         let mel = MelConfig {
             sample_rate: self.sampling_rate,
             n_fft: self.n_fft,

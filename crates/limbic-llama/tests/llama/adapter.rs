@@ -83,11 +83,16 @@ fn damaged_tensors_are_named() {
 #[test]
 fn settings_not_built_here_are_refused_by_key() {
     for (from, to, key) in [
-        (r#""use_dora": false"#, r#""use_dora": true"#, "use_dora"),
+        (r#""revision": null"#, r#""lora_bias": true"#, "lora_bias"),
+        (
+            r#""init_lora_weights": true"#,
+            r#""init_lora_weights": "pissa""#,
+            "init_lora_weights",
+        ),
         (r#""bias": "none""#, r#""bias": "all""#, "bias"),
         (
             r#""rank_pattern": {}"#,
-            r#""rank_pattern": {"q_proj": 4}"#,
+            r#""rank_pattern": {"q_proj": "4"}"#,
             "rank_pattern",
         ),
         (
@@ -149,11 +154,9 @@ fn an_exported_model_and_adapter_read_back() {
         .unwrap();
 
     let lora = LoraConfig {
-        r: 4,
-        lora_alpha: 7.0,
         lora_dropout: 0.05,
-        target_modules: ["q_proj", "up_proj", "lm_head"].map(String::from).to_vec(),
         use_rslora: true,
+        ..LoraConfig::new(4, 7.0, &["q_proj", "up_proj", "lm_head"])
     };
     let llama = llama.with_lora(&lora, 5).unwrap();
     // Another draw over all matrices leaves B other than zero.

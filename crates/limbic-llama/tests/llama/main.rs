@@ -6,6 +6,8 @@ mod adapter;
 mod generation;
 /// Forward passes and gradients.
 mod golden;
+/// Plausible mistakes, each of which the comparison must see.
+mod mistakes;
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +17,7 @@ use limbic_llama::{Dropout, Llama, Padding};
 use limbic_weights::{ModulePath, Weights};
 
 /// The folders of tests/golden/llama.
-const MODELS: [&str; 2] = ["untied", "tied"];
+const MODELS: [&str; 5] = ["untied", "tied", "llama3", "qwen2", "biased"];
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -42,8 +44,12 @@ impl Reference {
         }
     }
 
+    fn rows(&self) -> Vec<Vec<u32>> {
+        [0, 1].map(|row| numbers(&self.text["ids"][row])).to_vec()
+    }
+
     fn ids(&self) -> Tensor<2, Int> {
-        let rows = [numbers(&self.text["ids"][0]), numbers(&self.text["ids"][1])];
+        let rows = self.rows();
         let shape = [2, rows[0].len()];
         let ids: Vec<i64> = rows.concat().into_iter().map(i64::from).collect();
         Tensor::from_data(TensorData::new(ids, shape), &Device::flex())
@@ -67,9 +73,13 @@ fn numbers(value: &serde_json::Value) -> Vec<u32> {
 
 /// Hidden states of the last block and logits at every position, `[B, L, D]` and `[B, L, V]`.
 fn forward(llama: &Llama, embeddings: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-    let hidden = llama.hidden(embeddings, &Padding::Right, None, Dropout::OFF);
+    forward_with(llama, embeddings, Dropout::OFF)
+}
+
+fn forward_with(llama: &Llama, embeddings: Tensor<3>, dropout: Dropout) -> (Tensor<3>, Tensor<3>) {
+    let hidden = llama.hidden(embeddings, &Padding::Right, None, dropout);
     let [rows, slots, width] = hidden.dims();
-    let logits = llama.logits(hidden.clone().reshape([rows * slots, width]), Dropout::OFF);
+    let logits = llama.logits(hidden.clone().reshape([rows * slots, width]), dropout);
     let vocab = logits.dims()[1];
     (hidden, logits.reshape([rows, slots, vocab]))
 }

@@ -4,7 +4,7 @@ use limbic_llama::Dropout;
 use limbic_weights::Weights;
 
 use super::{Fixture, device, host};
-use crate::{Artifact, DecoderSource, ModelError, Part, write_directory};
+use crate::{Artifact, Asked, DecoderSource, ModelError, Part, write_directory};
 
 fn write(artifact: &Artifact, target: &Path) {
     write_directory(target, |folder| artifact.write(folder, target)).unwrap();
@@ -13,7 +13,7 @@ fn write(artifact: &Artifact, target: &Path) {
 /// Everything the model of `artifact` says about the fixture's clips.
 fn logits(fixture: &Fixture, artifact: &Artifact) -> (Vec<f32>, Vec<f32>) {
     let batch = fixture.batch(&fixture.two(), &[0, 1]);
-    let readout = artifact.model.forward(&batch, Dropout::OFF);
+    let readout = artifact.model.forward(&batch, Asked::ALL, Dropout::OFF);
     (
         host(readout.tokens.unwrap().0),
         host(readout.classes.unwrap().0),

@@ -1,7 +1,7 @@
 use limbic_llama::Dropout;
 
 use super::{Fixture, distance, host};
-use crate::Readout;
+use crate::{Asked, Readout};
 
 /// Token logits and class logits.
 fn logits(readout: Readout) -> (Vec<f32>, Vec<f32>) {
@@ -41,11 +41,12 @@ fn neighbours_and_padding_do_not_matter() {
     let fixture = Fixture::new(1).with_lora();
     let model = &fixture.artifact.model;
     let compiled = fixture.two();
-    let (tokens, classes) = logits(model.forward(&fixture.batch(&compiled, &[0, 1]), Dropout::OFF));
+    let (tokens, classes) =
+        logits(model.forward(&fixture.batch(&compiled, &[0, 1]), Asked::ALL, Dropout::OFF));
     let (mut alone_tokens, mut alone_classes) = (Vec::new(), Vec::new());
     for row in [0, 1] {
         let (tokens, classes) =
-            logits(model.forward(&fixture.batch(&compiled, &[row]), Dropout::OFF));
+            logits(model.forward(&fixture.batch(&compiled, &[row]), Asked::ALL, Dropout::OFF));
         alone_tokens.extend(tokens);
         alone_classes.extend(classes);
     }
@@ -66,20 +67,21 @@ fn the_class_head_cannot_see_the_answer() {
     let fixture = Fixture::new(1).with_lora();
     let model = &fixture.artifact.model;
     let mut compiled = fixture.two();
-    let (tokens, classes) = logits(model.forward(&fixture.batch(&compiled, &[0, 1]), Dropout::OFF));
+    let (tokens, classes) =
+        logits(model.forward(&fixture.batch(&compiled, &[0, 1]), Asked::ALL, Dropout::OFF));
     for sample in &mut compiled {
         for id in &mut sample.answer {
             *id = (*id + 17) % 250;
         }
     }
     let batch = fixture.batch(&compiled, &[0, 1]);
-    let (other_tokens, other_classes) = logits(model.forward(&batch, Dropout::OFF));
+    let (other_tokens, other_classes) = logits(model.forward(&batch, Asked::ALL, Dropout::OFF));
     assert_eq!(classes, other_classes);
     assert!(
         distance(&tokens, &other_tokens) > 1e-4,
         "the answer is seen by what follows it"
     );
-    assert_eq!(host(model.classify(&batch).unwrap()), classes);
+    assert_eq!(host(model.judge(&batch).classes.unwrap()), classes);
 }
 
 #[test]
@@ -87,7 +89,7 @@ fn an_absent_medium_takes_no_part() {
     let fixture = Fixture::new(1);
     let compiled = fixture.two();
     let of_clip = |model: &crate::EmotionLlm, row: usize| {
-        logits(model.forward(&fixture.batch(&compiled, &[row]), Dropout::OFF)).1
+        logits(model.forward(&fixture.batch(&compiled, &[row]), Asked::ALL, Dropout::OFF)).1
     };
     let model = &fixture.artifact.model;
     // Another pitch projector changes the clip that has a pitch, and not a bit of the one that has none.

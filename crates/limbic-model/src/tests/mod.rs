@@ -6,15 +6,15 @@ mod trainables;
 
 use burn::tensor::{Device, Tensor};
 use limbic_data::{
-    Compiled, Label, LabelSet, PromptCompiler, PromptConfig, Task, TextTokenizer, Turn,
+    Compiled, Label, LabelSet, PromptCompiler, PromptConfig, Segment, Task, TextTokenizer, Turn,
 };
 use limbic_encoders::Features;
 use limbic_llama::{LlamaConfig, LoraConfig};
 use limbic_weights::CounterRng;
 
 use crate::{
-    Artifact, ArtifactConfig, Batch, DecoderSource, Example, FORMAT, FusedConfig, HeadConfig,
-    InputConfig, Part, Trainables,
+    AlignmentConfig, Artifact, ArtifactConfig, Batch, ClipMedia, DecoderSource, Example, FORMAT,
+    FusedConfig, HeadConfig, InputConfig, MaskedBatch, MaskedCaption, PairBatch, Part, Trainables,
 };
 
 pub(crate) const ALL_PARTS: [Part; 5] = [
@@ -88,7 +88,14 @@ impl Fixture {
                     })
                     .to_vec(),
             }),
-            head: Some(HeadConfig { hidden: 5 }),
+            head: Some(HeadConfig {
+                hidden: 5,
+                ..HeadConfig::default()
+            }),
+            valence: Some(HeadConfig::default()),
+            alignment: Some(AlignmentConfig { dim: 6 }),
+            mask: true,
+            mute: false,
         };
         let compiler = config.compiler().unwrap();
         let tokenizer = TextTokenizer::train(&compiler.texts(), 270).unwrap();
@@ -130,13 +137,7 @@ impl Fixture {
 
     /// With adapters whose second factors are not the zeros they begin as, so that every value has a gradient.
     pub(crate) fn with_lora(mut self) -> Self {
-        let lora = LoraConfig {
-            r: 2,
-            lora_alpha: 4.0,
-            lora_dropout: 0.0,
-            target_modules: ["q_proj", "v_proj", "down_proj"].map(String::from).to_vec(),
-            use_rslora: false,
-        };
+        let lora = LoraConfig::new(2, 4.0, &["q_proj", "v_proj", "down_proj"]);
         let model = self.artifact.model;
         let model = crate::EmotionLlm {
             llama: model.llama.with_lora(&lora, 3).unwrap(),
@@ -182,6 +183,37 @@ impl Fixture {
         ]
     }
 
+    /// Both clips with masked captions, and beside whole ones.
+    pub(crate) fn captions(&self) -> (MaskedBatch, PairBatch) {
+        let features: [&[Option<&Features>]; 2] = [
+            &[Some(&self.voices[0]), Some(&self.pitches[0])],
+            &[Some(&self.voices[1]), None],
+        ];
+        let captions = ["a bright voice, high and fast", "a low voice"]
+            .map(|text| self.artifact.tokenizer.encode(text).unwrap());
+        let masked = [0, 1].map(|row| {
+            let rng = CounterRng::new(4).index(row as u64);
+            MaskedCaption::draw(&captions[row], 0.3, 200, rng)
+        });
+        let bos = self.artifact.tokenizer.bos;
+        let slot = |input: usize| Segment::Media {
+            input,
+            tokens: self.compiler.slots()[input].tokens,
+        };
+        // The first clip has both inputs and their fusion.
+        let slots = [vec![slot(0), slot(1), slot(2)], vec![slot(0)]];
+        let media = |row: usize| ClipMedia {
+            features: features[row],
+            slots: &slots[row],
+        };
+        let pairs = [0, 1].map(|row| (media(row), captions[row].as_slice()));
+        let masked = [0, 1].map(|row| (media(row), &masked[row]));
+        (
+            MaskedBatch::new(&masked, bos, &device()),
+            PairBatch::new(&pairs, bos, &device()),
+        )
+    }
+
     /// A batch of the clips of these numbers.
     pub(crate) fn batch(&self, compiled: &[Compiled; 2], rows: &[usize]) -> Batch {
         let features = [
@@ -194,6 +226,7 @@ impl Fixture {
                 compiled: &compiled[*row],
                 features: &features[*row],
                 label: Some(*row),
+                valence: Some([0.5, -0.25][*row]),
             })
             .collect();
         Batch::new(&examples, &device())

@@ -5,15 +5,21 @@ use limbic_llama::Sampling;
 use super::{World, device};
 use crate::{
     Evaluation, EvaluationRecipe, Evaluator, LossMeans, LossRecipe, Metric, Prediction, Replicas,
+    Term,
 };
 
 fn evaluation(text: Option<Scores>, head: Option<Scores>) -> Evaluation {
     let loss = LossMeans {
         total: 1.5,
-        lm: 1.0,
-        class: 0.5,
+        terms: vec![(Term::Lm, 1.0), (Term::Class, 0.5)],
     };
-    Evaluation { loss, text, head }
+    Evaluation {
+        loss,
+        text,
+        head,
+        valence: None,
+        retrieval: None,
+    }
 }
 
 fn scores(predicted: &[Option<usize>]) -> Scores {
@@ -57,14 +63,17 @@ fn losses_do_not_depend_on_batches_or_replicas() {
             replicas: &Replicas::new(&model, &vec![device(); replicas]).unwrap(),
             values: None,
             labels: Some(&world.labels),
-            loss: &LossRecipe::default(),
+            mute: false,
             recipe: &recipe,
             sampling: &Sampling::GREEDY,
         };
         let tasks = [Task::Emotion, Task::Reason];
-        let evaluation = evaluator.evaluate(&dataset, &tasks).unwrap();
+        let objectives = world.objectives(&LossRecipe::default(), &dataset);
+        let evaluation = evaluator
+            .evaluate(&dataset, &tasks, &objectives, 0)
+            .unwrap();
         let scored = evaluator.score(&dataset, &world.labels).unwrap().unwrap();
-        assert_eq!(evaluation.text.as_ref(), Some(&scored.text));
+        assert_eq!(evaluation.text, scored.text);
         (evaluation, scored.predictions)
     };
     let (alone, predictions) = evaluate(1, 1);
@@ -72,7 +81,7 @@ fn losses_do_not_depend_on_batches_or_replicas() {
     assert_eq!(predictions[1].truth.as_deref(), Some("sad"));
     let sum: f64 = predictions[0].probabilities.values().sum();
     assert!((sum - 1.0).abs() < 1e-5, "{sum}");
-    let answers = |predictions: &[Prediction]| -> Vec<String> {
+    let answers = |predictions: &[Prediction]| -> Vec<Option<String>> {
         predictions.iter().map(|p| p.answer.clone()).collect()
     };
     for (replicas, batch_size) in [(1, 3), (2, 3), (2, 16)] {

@@ -10,10 +10,12 @@ use burn::tensor::Device;
 use limbic_data::{Clip, Label, LabelSet, PromptCompiler, PromptConfig, Task, TextTokenizer};
 use limbic_encoders::Features;
 use limbic_llama::{LlamaConfig, LoraConfig};
-use limbic_model::{ArtifactConfig, DecoderSource, EmotionLlm, FORMAT, HeadConfig, InputConfig};
+use limbic_model::{
+    AlignmentConfig, ArtifactConfig, DecoderSource, EmotionLlm, FORMAT, HeadConfig, InputConfig,
+};
 use limbic_weights::CounterRng;
 
-use crate::{Dataset, Dropped, EncodedClip, Questions};
+use crate::{Dataset, Dropped, EncodedClip, LossRecipe, Objectives, Questions};
 
 const INPUTS: &str = r#"[
   {"name": "voice", "placeholder": "<voice>",
@@ -65,7 +67,11 @@ impl World {
                 .into(),
             },
             labels: Some(labels.clone()),
-            head: Some(HeadConfig { hidden: 0 }),
+            head: Some(HeadConfig::default()),
+            valence: Some(HeadConfig::default()),
+            alignment: Some(AlignmentConfig { dim: 5 }),
+            mask: true,
+            mute: false,
         };
         let compiler = config.compiler().unwrap();
         let tokenizer = TextTokenizer::train(&compiler.texts(), 270).unwrap();
@@ -84,11 +90,8 @@ impl World {
             ..LlamaConfig::small(self.tokenizer.vocab_size(), 16, 2, 2)
         };
         let lora = LoraConfig {
-            r: 2,
-            lora_alpha: 4.0,
             lora_dropout: dropout,
-            target_modules: ["q_proj", "up_proj"].map(String::from).to_vec(),
-            use_rslora: false,
+            ..LoraConfig::new(2, 4.0, &["q_proj", "up_proj"])
         };
         let llama = limbic_weights::seed(llama.init(&device()), 1)
             .with_lora(&lora, 1)
@@ -118,6 +121,8 @@ impl World {
                     transcript: Some("word ".repeat(1 + number % 3)),
                     emotion: Some(["happy", "sad"][number % 2].into()),
                     reason: Some("The words say so.".into()),
+                    seen: Some(format!("face {number} and brow")),
+                    valence: (number % 4 != 1).then_some(0.2 * number as f32 - 0.7),
                     ..Clip::default()
                 },
                 features: vec![(number % 3 != 2).then(|| features.into())],
@@ -141,8 +146,14 @@ impl World {
             tokenizer: &self.tokenizer,
             max_tokens,
             max_new_tokens: 4,
+            captions: true,
             seed: 3,
         };
         Dataset::new(clips, &questions).unwrap()
+    }
+
+    /// The objectives of `loss` for models of this world.
+    fn objectives(&self, loss: &LossRecipe, train: &Dataset) -> Objectives {
+        Objectives::new(loss, &self.config, &self.tokenizer, train, 3).unwrap()
     }
 }

@@ -1,0 +1,183 @@
+//! The losses of a split, and what else its forward passes tell: the errors of the valence head, and whether clips find
+//! their captions.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use limbic_data::Task;
+use limbic_eval::Regression;
+use limbic_model::{EmotionLlm, MaskedCaption};
+
+use crate::dataset::{Dataset, Drawn};
+use crate::evaluate::Evaluator;
+use crate::gathered::Gathered;
+use crate::loss::{own_sums, value};
+use crate::objectives::{MaskKey, Objectives};
+use crate::shard::{Reading, ShardBatch};
+use crate::terms::{Divisors, LossMeans, LossSums, Term};
+
+/// What forward passes over a split tell.
+pub(crate) struct Losses {
+    pub(crate) loss: LossMeans,
+    pub(crate) valence: Option<Regression>,
+    pub(crate) retrieval: Option<f64>,
+}
+
+/// What a pass over samples with one batch after the other gives.
+struct Pass {
+    sums: LossSums,
+    divisors: Divisors,
+    gathered: Gathered,
+}
+
+impl Evaluator<'_> {
+    /// Losses of prompts on every task that a clip has an answer to, and of captions on every clip that has one. All of
+    /// the split is contrasted with all of it.
+    ///
+    /// # Errors
+    /// Prompts that cannot be compiled.
+    pub(crate) fn losses(
+        &self,
+        dataset: &Dataset,
+        tasks: &[Task],
+        objectives: &Objectives,
+        step: u64,
+    ) -> anyhow::Result<Losses> {
+        let (mut questions, mut clips) = (Vec::new(), Vec::new());
+        for sample in dataset.samples() {
+            let first = questions.len();
+            for task in tasks {
+                let drawn = dataset.ask(sample, *task, true)?;
+                if !drawn.compiled.answer.is_empty() {
+                    questions.push(drawn);
+                }
+            }
+            let asked_first = tasks.iter().find(|_| questions.len() > first);
+            if let Some(task) = asked_first.filter(|_| !sample.caption.is_empty()) {
+                clips.push(dataset.ask(sample, *task, false)?);
+            }
+        }
+        let of_prompts = self.pass(
+            &questions,
+            &[Term::Lm, Term::Class, Term::Valence],
+            objectives,
+        );
+        let of_captions = self.pass(&clips, &[Term::Contrastive, Term::Masked], objectives);
+
+        let mut sums = of_prompts.sums;
+        sums += of_captions.sums;
+        let mut divisors = of_prompts.divisors;
+        for term in [Term::Contrastive, Term::Masked] {
+            divisors[term] = of_captions.divisors[term];
+        }
+        let weights = objectives.weights(step);
+        let valence = match of_prompts.gathered.valences {
+            Some((predicted, wanted)) => {
+                let numbers = |x: Tensor<1>| -> Vec<f64> { x.into_data().iter::<f64>().collect() };
+                let pairs = numbers(predicted).into_iter().zip(numbers(wanted));
+                Regression::of(&pairs.collect::<Vec<_>>())
+            }
+            None => None,
+        };
+        let own: Vec<&[u32]> = clips
+            .iter()
+            .filter(|drawn| objectives.is_pair(drawn.sample))
+            .map(|drawn| drawn.sample.caption.as_slice())
+            .collect();
+        let pairs = of_captions.gathered.pairs;
+        Ok(Losses {
+            loss: LossMeans::new(objectives.active(), &sums, &divisors, &weights),
+            valence,
+            retrieval: pairs.map(|(clips, captions)| retrieval(clips, captions, &own)),
+        })
+    }
+
+    fn pass(&self, drawn: &[Drawn], terms: &[Term], objectives: &Objectives) -> Pass {
+        let terms: Vec<Term> = terms
+            .iter()
+            .copied()
+            .filter(|term| objectives.is_active(*term))
+            .collect();
+        let size = self.recipe.batch_size;
+        let masked = objectives.masked(drawn, 0, MaskKey::Evaluation);
+        let home = self.replicas.home();
+        let job = |model: &EmotionLlm, device: &Device, number: usize| {
+            let range = number * size..((number + 1) * size).min(drawn.len());
+            let (drawn, masked): (&[Drawn], &[Option<MaskedCaption>]) =
+                (&drawn[range.clone()], &masked[range]);
+            let batch = ShardBatch::new(drawn, masked, &terms, objectives, device);
+            let reading = batch.read(model, None);
+            let scale = reading.log_scale.clone();
+            let gathered = Gathered::of(
+                Reading {
+                    prompts: limbic_model::Readout {
+                        valences: reading.prompts.valences.clone(),
+                        ..Default::default()
+                    },
+                    pairs: reading.pairs.clone(),
+                    masked: None,
+                    log_scale: None,
+                },
+                &home,
+            );
+            let mut sums = LossSums::default();
+            for (term, sum) in own_sums(reading, objectives) {
+                sums[term] = value(&sum);
+            }
+            (sums, objectives.divisors(drawn, masked), gathered, scale)
+        };
+        let batches = if terms.is_empty() {
+            Vec::new()
+        } else {
+            self.replicas
+                .evaluate(self.values, drawn.len().div_ceil(size), job)
+        };
+        let (mut sums, mut divisors) = (LossSums::default(), Divisors::default());
+        let (mut shards, mut scale) = (Vec::new(), None);
+        for (of_batch, counts, gathered, of_model) in batches {
+            sums += of_batch;
+            divisors += counts;
+            shards.push(gathered);
+            scale = scale.or(of_model);
+        }
+        let gathered = Gathered::all(&shards);
+        let scale = scale.map(|scale| scale.to_device(&home));
+        for (term, sum) in gathered.sums(scale.as_ref(), &objectives.recipe.valence) {
+            if objectives.is_gathered(term) {
+                sums[term] = value(&sum);
+            }
+        }
+        Pass {
+            sums,
+            divisors,
+            gathered,
+        }
+    }
+}
+
+/// Share of clips whose nearest caption reads as their `own`: several clips may be told in the same words.
+fn retrieval(clips: Tensor<2>, captions: Tensor<2>, own: &[&[u32]]) -> f64 {
+    let nearest = clips.matmul(captions.transpose()).argmax(1);
+    let nearest: Vec<i64> = nearest.into_data().iter::<i64>().collect();
+    let hits = nearest
+        .iter()
+        .zip(own)
+        .filter(|(nearest, caption)| own[**nearest as usize] == **caption);
+    hits.count() as f64 / own.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clip_finds_its_caption_or_one_that_reads_the_same() {
+        let device = Device::flex();
+        let clips = Tensor::<2>::from_data([[1.0f32, 0.0], [0.0, 1.0], [0.8, 0.6]], &device);
+        let data = TensorData::from([[0.6f32, 0.8], [0.0, 1.0], [1.0, 0.0]]);
+        let captions = Tensor::<2>::from_data(data, &device);
+        // Nearest are the third, the second and, by 0.96 against 0.8, the first.
+        let apart: [&[u32]; 3] = [&[1], &[2], &[3]];
+        assert!((retrieval(clips.clone(), captions.clone(), &apart) - 1.0 / 3.0).abs() < 1e-12);
+        let alike: [&[u32]; 3] = [&[1], &[2], &[1]];
+        assert_eq!(retrieval(clips, captions, &alike), 1.0);
+    }
+}

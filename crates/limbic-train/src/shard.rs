@@ -1,0 +1,114 @@
+//! A shard as tensors, and what the model reads from it.
+
+use burn::tensor::{Device, Int, Tensor};
+use limbic_data::Segment;
+use limbic_encoders::Features;
+use limbic_llama::Dropout;
+use limbic_model::{
+    Batch, ClipMedia, EmotionLlm, Example, MaskedBatch, MaskedCaption, PairBatch, Readout,
+};
+use limbic_weights::CounterRng;
+
+use crate::dataset::{Drawn, with_examples};
+use crate::objectives::Objectives;
+use crate::terms::Term;
+
+/// The samples of a shard, laid out for the terms it was built for.
+pub(crate) struct ShardBatch {
+    prompts: Option<Batch>,
+    masked: Option<MaskedBatch>,
+    pairs: Option<PairBatch>,
+    terms: Vec<Term>,
+}
+
+/// What the model says about a shard, where a loss reads it.
+pub(crate) struct Reading {
+    /// Of prompts and answers.
+    pub(crate) prompts: Readout,
+    /// Logits of hidden tokens of captions, and those tokens.
+    pub(crate) masked: Option<(Tensor<2>, Tensor<1, Int>)>,
+    /// Clips and captions in their common space.
+    pub(crate) pairs: Option<(Tensor<2>, Tensor<2>)>,
+    /// Logarithm of the factor there.
+    pub(crate) log_scale: Option<Tensor<1>>,
+}
+
+impl ShardBatch {
+    /// Lays out `drawn`, of which `masked` are the captions with hidden tokens, on `device`.
+    pub(crate) fn new(
+        drawn: &[Drawn],
+        masked: &[Option<MaskedCaption>],
+        terms: &[Term],
+        objectives: &Objectives,
+        device: &Device,
+    ) -> Self {
+        let reads_prompts = [Term::Lm, Term::Class, Term::Valence];
+        let prompts = terms.iter().any(|term| reads_prompts.contains(term));
+        let features: Vec<Vec<Option<&Features>>> = drawn
+            .iter()
+            .map(|drawn| {
+                let features = drawn.sample.encoded.features.iter();
+                features.map(Option::as_deref).collect()
+            })
+            .collect();
+        let slots: Vec<Vec<Segment>> = drawn
+            .iter()
+            .map(|drawn| objectives.slots(drawn.sample))
+            .collect();
+        let media = |row: usize| ClipMedia {
+            features: &features[row],
+            slots: &slots[row],
+        };
+        let rows = 0..drawn.len();
+        let captions: Vec<(ClipMedia, &MaskedCaption)> = rows
+            .clone()
+            .filter(|_| terms.contains(&Term::Masked))
+            .filter_map(|row| Some((media(row), masked[row].as_ref()?)))
+            .collect();
+        let pairs: Vec<(ClipMedia, &[u32])> = rows
+            .filter(|_| terms.contains(&Term::Contrastive))
+            .filter(|row| objectives.is_pair(drawn[*row].sample))
+            .map(|row| (media(row), drawn[row].sample.caption.as_slice()))
+            .collect();
+        let bos = objectives.bos;
+        Self {
+            prompts: prompts
+                .then(|| with_examples(drawn, |examples: &[Example]| Batch::new(examples, device))),
+            masked: (!captions.is_empty()).then(|| MaskedBatch::new(&captions, bos, device)),
+            pairs: (!pairs.is_empty()).then(|| PairBatch::new(&pairs, bos, device)),
+            terms: terms.to_vec(),
+        }
+    }
+
+    /// What `model` says. Each of its passes has a dropout of its own, under `dropout`.
+    pub(crate) fn read(&self, model: &EmotionLlm, dropout: Option<CounterRng>) -> Reading {
+        let of = |site: &str| dropout.map_or(Dropout::OFF, |key| Dropout::keyed(key.site(site)));
+        let prompts = match &self.prompts {
+            Some(batch) => {
+                let dropout = dropout.map_or(Dropout::OFF, Dropout::keyed);
+                model.forward(batch, Objectives::asked(&self.terms), dropout)
+            }
+            None => Readout::default(),
+        };
+        let alignment = model.alignment.as_ref().filter(|_| self.pairs.is_some());
+        Reading {
+            prompts,
+            masked: self
+                .masked
+                .as_ref()
+                .map(|batch| model.tell_masked(batch, of("masked"))),
+            pairs: self
+                .pairs
+                .as_ref()
+                .map(|batch| model.pair(batch, of("pairs"))),
+            log_scale: alignment.map(|alignment| alignment.log_scale.val()),
+        }
+    }
+
+    /// Positions processed, padding left out.
+    pub(crate) fn num_positions(&self) -> usize {
+        self.prompts.as_ref().map_or(0, |batch| batch.num_positions)
+            + self.masked.as_ref().map_or(0, |batch| batch.num_positions)
+            + self.pairs.as_ref().map_or(0, |batch| batch.num_positions)
+    }
+}
