@@ -1,5 +1,6 @@
 //! A tiny model and a handful of invented clips, on which data set, evaluation and replicas are tested.
 
+mod backbones;
 mod dataset;
 mod evaluation;
 mod losses;
