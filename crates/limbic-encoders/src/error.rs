@@ -89,6 +89,14 @@ pub enum EncoderError {
         /// Position of the first such sample.
         index: usize,
     },
+    /// A file of a pretrained model that says what cannot be read or built here.
+    #[error("{}: {problem}", path.display())]
+    Pretrained {
+        /// The file.
+        path: PathBuf,
+        /// What was got, what was wanted.
+        problem: String,
+    },
     /// Pixel values of a shape that the encoder does not read, or pictures that they cannot be made of.
     #[error("got pixel values of shape {got:?}, wanted {wanted}")]
     PixelValues {

@@ -108,6 +108,18 @@ fn is_adapter(name: &str) -> bool {
     name.contains(".lora_A.") || name.contains(".lora_B.") || name.ends_with(MAGNITUDE)
 }
 
+/// Copies an `adapter_config.json` and lets it name another place of the base model.
+///
+/// # Errors
+/// An unreadable file, or a disk that cannot be written.
+pub fn rename_base(from: &Path, to: &Path, base_model: &str) -> Result<(), LlamaError> {
+    let text = std::fs::read_to_string(from).map_err(LlamaError::io(from))?;
+    let mut keys: BTreeMap<String, Value> =
+        serde_json::from_str(&text).map_err(|error| LlamaError::json(from, error))?;
+    keys.insert("base_model_name_or_path".into(), json!(base_model));
+    crate::file::write_json(to, &keys)
+}
+
 /// The settings in an `adapter_config.json`.
 ///
 /// # Errors

@@ -135,6 +135,11 @@ impl LoraLinear {
         });
     }
 
+    /// Whether an adapter stands beside the weight.
+    pub(crate) fn is_adapted(&self) -> bool {
+        self.lora.is_some()
+    }
+
     /// Adds the adapter into the weight, in the precision of that, and takes it away.
     pub(crate) fn merge(&mut self) {
         let (Some(a), Some(b), Some(lora)) =

@@ -3,7 +3,9 @@
 mod backbones;
 mod dataset;
 mod evaluation;
+mod losses;
 mod replicas;
+mod training;
 
 use std::collections::BTreeMap;
 
