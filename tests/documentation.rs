@@ -32,6 +32,22 @@ model:
       encoder: { kind: audio_transformer, seed: 1, dim: 8, depth: 1, heads: 1, intermediate: 8, front_end: { mel: {} } }
       projector: { kind: linear, tokens: 1 }
     - { name: c, placeholder: <c>, encoder: { kind: mfcc, mel: {} }, projector: { kind: mean_pool, hidden: 1 } }
+    - name: e
+      encoder:
+        kind: blip2
+        weights: x
+        qformer: {}
+        vision: { model: clip, weights: x, output: tokens, layer: -1, dim: 8, image_size: 8, mean: [0, 0, 0], std: [1, 1, 1] }
+      projector: { kind: bert_qformer, queries: 1, positions: 1 }
+    - { name: f, encoder: { kind: mfcc, mel: {} }, projector: { kind: merge, tokens: 1 } }
+    - { name: g, encoder: { kind: mfcc, mel: {} }, projector: { kind: attention } }
+    - { name: h, encoder: { kind: mfcc, mel: {} }, projector: { kind: mean } }
+    - { name: i, encoder: { kind: mfcc, mel: {} }, projector: { kind: frame_pool, frames: 1, patches: 1 } }
+  fusions:
+    - { name: j, placeholder: <j>, sources: [c, f], fusion: { kind: attention } }
+    - { name: k, sources: [c, f], fusion: { kind: qformer } }
+    - { name: l, sources: [c, f], fusion: { kind: cross_modal, dim: 8, heads: 1 } }
+    - { name: m, sources: [c, f], fusion: { kind: conv_attention } }
 data: { manifest: m, tasks: { emotion: 1 } }
 train: { steps: 1, batch_size: 4, learning_rate: { head: 1 }, loss: {} }
 evaluation: {}

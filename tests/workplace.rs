@@ -167,7 +167,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A captioning stage with a decoder of its own: both media, every kind of part but adapters.
+/// A captioning stage with a decoder of its own: both media and a fusion of them, every kind of part but adapters.
 pub(crate) fn stage1(steps: u64) -> String {
     let root = root().display();
     format!(
@@ -188,13 +188,17 @@ model:
       placeholder: <audio>
       encoder: {root}/configs/encoders/mfcc.yaml
       projector: {{ kind: mean_pool, hidden: 16, statistics: true, standardise: true }}
+  fusions:
+    - name: multi
+      sources: [video, audio]
+      fusion: {{ kind: cross_modal, dim: 8, heads: 2, layers: 1, self_layers: 1, standardise: true }}
 data:
   manifest: data/manifest.jsonl
   tasks: {{ describe: 1.0 }}
 train:
   steps: {steps}
   batch_size: 4
-  learning_rate: {{ decoder: 1.0e-3, projectors: 1.0e-3 }}
+  learning_rate: {{ decoder: 1.0e-3, projectors: 1.0e-3, fusions: 1.0e-3 }}
   warmup: 3
   loss: {{ class_weight: 0.0 }}
 evaluation: {{ every: 5, metric: loss }}
@@ -221,7 +225,7 @@ train:
   steps: {steps}
   batch_size: 4
   accumulate: 2
-  learning_rate: {{ lora: 2.0e-3, projectors: 1.0e-3, head: 2.0e-3 }}
+  learning_rate: {{ lora: 2.0e-3, projectors: 1.0e-3, fusions: 1.0e-3, head: 2.0e-3 }}
   warmup: 3
   loss: {{ class_weight: 0.5 }}
 evaluation: {{ every: 5, metric: loss, max_new_tokens: 8 }}

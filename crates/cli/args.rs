@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, Subcommand};
 use limbic_data::{Source, Split};
+use limbic_model::Published;
 use limbic_weights::Precision;
 
 #[derive(Parser)]
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Infer(InferArgs),
     /// Pass a finished run on: PEFT adapter, projectors, class head, merged decoder
     Export(ExportArgs),
+    /// Make an artifact of a checkpoint that others have published
+    Import(ImportModelArgs),
     /// Download a published model
     Fetch(FetchArgs),
     /// Run a model of a Hugging Face folder and show or write its numbers
@@ -61,6 +64,30 @@ pub(crate) struct ImportArgs {
     #[arg(long)]
     pub(crate) from: PathBuf,
     /// Folder for manifest.jsonl
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ImportModelArgs {
+    /// Its layout: emotion-llama, minigpt-v2, affectgpt-v1 or affectgpt-v2
+    #[arg(value_parser = Published::parse)]
+    pub(crate) kind: Published,
+    /// The published file
+    pub(crate) checkpoint: PathBuf,
+    /// The model it is of: a file of configs/models, whose decoder is at hand
+    #[arg(long)]
+    pub(crate) model: PathBuf,
+    /// How it is asked: a file of configs/prompts
+    #[arg(long)]
+    pub(crate) prompt: PathBuf,
+    /// The labels it answers with: a file of configs/labels
+    #[arg(long)]
+    pub(crate) labels: Option<PathBuf>,
+    /// Names the values of parameters that the file does not have
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Folder to make
     #[arg(long)]
     pub(crate) out: PathBuf,
 }

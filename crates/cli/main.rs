@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         Command::Infer(args) => commands::infer::run(&args),
         Command::Export(args) => commands::export::run(&args),
+        Command::Import(args) => commands::import_model::run(&args),
         Command::Fetch(args) => commands::fetch::run(&args),
         Command::Probe(args) => commands::probe::run(&args),
     };

@@ -84,9 +84,11 @@ impl Blip2Config {
                 "absent; the Q-Former reads what `ln_vision` of its own checkpoint has normed: name that file",
             );
         }
+        // The smaller of the two first: what is wrong with it shows at once.
+        let qformer = self.qformer.load(&self.weights, self.vision.dim, device)?;
         Ok(Blip2 {
             vision: self.vision.init(device)?,
-            qformer: self.qformer.load(&self.weights, self.vision.dim, device)?,
+            qformer,
             device: device.clone(),
         })
     }

@@ -490,6 +490,21 @@ fn blip2s_qformer_is_transformers_in_either_naming() {
     assert!(message.contains("qformer.pooler.dense.weight"), "{message}");
 }
 
+/// 12 layers of width 768 on pictures' tokens of width 1408, without the text branch.
+#[test]
+fn blip2s_qformer_has_the_published_number_of_parameters() {
+    struct Count(usize);
+    impl ModuleVisitor for Count {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0 += param.lazy_shape().num_elements();
+        }
+    }
+    let model = Blip2QFormerConfig::default().init(1408, &Device::flex());
+    let mut count = Count(0);
+    model.expect("published sizes").visit(&mut count);
+    assert_eq!(count.0, 105_137_664 + 32 * 768);
+}
+
 /// `ln_vision`, which belongs to the vision encoder.
 fn normed(features: Tensor<3>, norm: &Weights) -> Tensor<3> {
     let vector = |name: &str| {

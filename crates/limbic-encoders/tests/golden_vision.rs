@@ -185,7 +185,7 @@ fn eva_error(checkpoint: Checkpoint, config: &EvaConfig, prefix: &str) -> f32 {
 }
 
 fn eva_checkpoint() -> Checkpoint {
-    Checkpoint::open(&golden("eva/eva_vit_g.safetensors")).expect("a golden file")
+    Checkpoint::open(&golden("eva/eva_vit_g.pth")).expect("a golden file")
 }
 
 /// The published file's layout, with a block and a head that are not used, at the trained size and at twice that: the
@@ -193,7 +193,7 @@ fn eva_checkpoint() -> Checkpoint {
 #[test]
 fn evas_own_checkpoint_is_transformers_blip2() {
     for (side, prefix) in [(28, "own."), (56, "twice.")] {
-        let stored = LnVision::File(golden("eva/ln_vision.safetensors"));
+        let stored = LnVision::File(golden("eva/blip2.pth"));
         for ln_vision in [LnVision::Absent, LnVision::Identity, stored] {
             let config = eva_config(side, ln_vision);
             let error = eva_error(eva_checkpoint(), &config, prefix);
@@ -215,7 +215,7 @@ fn maes_own_checkpoint_is_transformers() {
         patch_size: 4,
         ..MaeConfig::large()
     };
-    let checkpoint = Checkpoint::open(&golden("mae/original.safetensors")).expect("a golden file");
+    let checkpoint = Checkpoint::open(&golden("mae/original.pth")).expect("a golden file");
     let mae = config
         .load(checkpoint, &Device::flex())
         .unwrap_or_else(|error| panic!("{error}"));
@@ -238,8 +238,7 @@ fn videomaes_own_checkpoint_is_transformers() {
         num_frames: 6,
         ..VideoMaeConfig::large()
     };
-    let checkpoint =
-        Checkpoint::open(&golden("videomae/original.safetensors")).expect("a golden file");
+    let checkpoint = Checkpoint::open(&golden("videomae/original.pth")).expect("a golden file");
     let videomae = config
         .load(checkpoint, &Device::flex())
         .unwrap_or_else(|error| panic!("{error}"));
@@ -590,6 +589,39 @@ fn published_parameter_counts() {
     let params = |config: EvaConfig| config.init(&device).num_params();
     assert_eq!(params(eva(224, LnVision::Identity)), count("blip2-vit-g"));
     assert_eq!(params(eva(448, LnVision::Absent)), 986_975_872);
+
+    // What the shipped configs say of themselves.
+    let said = [
+        ("clip-vit-base-patch32", count("clip-vit-base-patch32")),
+        ("clip-vit-large-patch14", count("clip-vit-large-patch14")),
+        (
+            "clip-vit-large-patch14-patches",
+            count("clip-vit-large-patch14"),
+        ),
+        ("eva-vit-g-224", count("blip2-vit-g")),
+        ("eva-vit-g-448", 986_975_872),
+        ("siglip-so400m", count("siglip-so400m")),
+        ("dinov2-large", count("dinov2-large")),
+        ("mae-large", count("mae-large")),
+        ("videomae-large", count("videomae-large")),
+    ];
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/encoders");
+    for (name, count) in said {
+        let path = configs.join(format!("{name}.yaml"));
+        let text = std::fs::read_to_string(path).expect("a shipped config");
+        assert!(text.contains(&with_commas(count)), "{name}: {count}");
+    }
+}
+
+fn with_commas(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(|group| std::str::from_utf8(group).expect("digits"))
+        .collect();
+    groups.join(",")
 }
 
 const CLIP: &str = "

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use burn::tensor::FloatDType;
 use limbic_weights::{Checkpoint, Weights};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -72,12 +73,11 @@ pub fn read_adapter(llama: Llama, folder: &Path) -> Result<Llama, LlamaError> {
     } else {
         new
     };
-    let weights = Checkpoint::open(&path)?
-        .rename(adapter_tensor_name)?
-        .weights()?;
+    let stored = Checkpoint::open(&path)?.rename(adapter_tensor_name)?;
     // The seed is of no consequence: every value is replaced, or the load fails.
     let llama = llama.with_lora(&lora, 0)?;
-    limbic_weights::load_only(llama, &weights, is_adapter)
+    stored
+        .load_only(llama, Some(FloatDType::F32), is_adapter)
         .map_err(|error| LlamaError::adapter(&path, error))
 }
 

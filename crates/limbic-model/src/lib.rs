@@ -5,8 +5,12 @@
 //!   captions from.
 //! - [`Trainables`] is the one list of what is trained; optimizer, reduction, checkpoint and export all ask it.
 //! - [`Artifact`] is the saved directory; [`export()`] passes it on, [`verify_export`] proves that nothing was lost.
+//! - [`Published`] reads checkpoints of others into a model.
 //!
 //! Encoders are not part of the model: they are frozen, and their features are inputs.
+
+// Tests say why they skip.
+#![cfg_attr(test, allow(clippy::print_stderr))]
 
 mod alignment;
 mod artifact;
@@ -17,6 +21,7 @@ mod emotion_llm;
 mod error;
 mod export;
 mod head;
+mod import;
 mod llama2c;
 mod masking;
 mod trainables;
@@ -34,6 +39,7 @@ pub use emotion_llm::{Asked, EmotionLlm, Fused, Judgement, Readout};
 pub use error::ModelError;
 pub use export::{ExportOptions, Exported, export};
 pub use head::{Head, HeadConfig, Reads};
+pub use import::{Imported, Published};
 pub use masking::{Mask, MaskedBatch, MaskedCaption};
 pub use trainables::{Part, Trainables};
 pub use verify::{Verified, verify_export};

@@ -168,20 +168,10 @@ fn decoder(
         }
         (Some(DecoderRecipe::Scratch(shape)), None) => {
             let tokenizer = TextTokenizer::train(texts, shape.vocab_size).map_err(at_fault)?;
-            let small = LlamaConfig::small(
-                // A small corpus may hold fewer pairs than were asked for.
-                tokenizer.vocab_size(),
-                shape.hidden_size,
-                shape.num_hidden_layers,
-                shape.num_attention_heads,
-            );
             let config = LlamaConfig {
-                intermediate_size: shape.intermediate_size,
-                num_key_value_heads: shape.num_key_value_heads,
-                max_position_embeddings: shape.max_position_embeddings,
                 bos_token_id: Some(tokenizer.bos),
                 eos_token_ids: vec![tokenizer.eos],
-                ..small
+                ..shape.shape(tokenizer.vocab_size())
             };
             config.validate().map_err(at_fault)?;
             let llama = limbic_weights::seed(config.init(device), recipe.seed);
@@ -282,7 +272,7 @@ fn check_parts(
 }
 
 /// A decoder that the run leaves as it was, by folder and hash.
-fn base(model: &EmotionLlm, folder: &Path) -> DecoderSource {
+pub(crate) fn base(model: &EmotionLlm, folder: &Path) -> DecoderSource {
     let weights = Weights::collect_only(&model.llama, |name| Part::of(name) == Some(Part::Decoder));
     DecoderSource::Base {
         path: folder.to_path_buf(),

@@ -22,31 +22,15 @@ pub(crate) fn blueprint(
 ) -> anyhow::Result<ArtifactConfig> {
     let init = init.map(|init| &init.config);
     let model = recipe.model.get();
-    let placeholder =
-        |given: &Option<String>, name: &str| given.clone().unwrap_or_else(|| format!("<{name}>"));
     let all: Vec<InputConfig> = if model.inputs.is_empty() {
         init.map(|init| init.inputs.clone()).unwrap_or_default()
     } else {
-        let built = model.inputs.iter().map(|input| InputConfig {
-            name: input.name.clone(),
-            placeholder: placeholder(&input.placeholder, &input.name),
-            encoder: input.encoder.get().clone(),
-            projector: input.projector.clone(),
-            frames: input.frames,
-            crop: input.crop,
-        });
-        built.collect()
+        model.inputs()
     };
     let fusions: Vec<FusedConfig> = if model.fusions.is_empty() && model.inputs.is_empty() {
         init.map(|init| init.fusions.clone()).unwrap_or_default()
     } else {
-        let built = model.fusions.iter().map(|fused| FusedConfig {
-            name: fused.name.clone(),
-            placeholder: placeholder(&fused.placeholder, &fused.name),
-            sources: fused.sources.clone(),
-            fusion: fused.fusion.clone(),
-        });
-        built.collect()
+        model.fusions()
     };
     for input in &all {
         input.check().map_err(at_fault)?;

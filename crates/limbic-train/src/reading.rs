@@ -143,7 +143,8 @@ fn resolve(recipe: &mut Recipe) -> Vec<String> {
     results.into_iter().filter_map(Result::err).collect()
 }
 
-fn resolve_model(model: &mut ModelRecipe) -> Vec<Result<(), String>> {
+/// Reads the files that a model names.
+pub(crate) fn resolve_model(model: &mut ModelRecipe) -> Vec<Result<(), String>> {
     let decoder = model.decoder.iter_mut();
     let decoder = decoder.map(|decoder| decoder.resolve("model.decoder"));
     let encoders = model.inputs.iter_mut().map(|input| {

@@ -529,7 +529,10 @@ fn archives_that_lie() {
             "not where the directory says",
         ),
         (with(second + 42, &[0; 4]), "not where the directory says"),
-        (with(second + 42, &[0xff; 4]), "not where the directory says"),
+        (
+            with(second + 42, &[0xff; 4]),
+            "not where the directory says",
+        ),
         (
             with(second + 42, &[0xf0, 0xff, 0xff, 0xff]),
             "not where the directory says",

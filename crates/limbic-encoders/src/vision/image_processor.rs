@@ -178,10 +178,11 @@ impl ImageProcessor {
             data,
         } = picture;
         if data.len() != 3 * width * height || data.is_empty() {
-            return Err(EncoderError::PixelValues {
-                got: vec![data.len()],
-                wanted: format!(
-                    "3 bytes for each of {width} x {height} pixels, at least one pixel"
+            return Err(EncoderError::Input {
+                kind: "image_processor",
+                problem: format!(
+                    "got {} bytes for a picture of {width} x {height} pixels, wanted 3 for each, and at least one pixel",
+                    data.len()
                 ),
             });
         }

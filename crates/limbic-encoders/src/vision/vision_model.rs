@@ -80,16 +80,23 @@ pub enum VisionKind {
     Videomae,
 }
 
-impl fmt::Display for VisionKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
+impl VisionKind {
+    /// Its name in YAML.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Clip => "clip",
             Self::EvaClipG => "eva_clip_g",
             Self::Siglip => "siglip",
             Self::Dinov2 => "dinov2",
             Self::Mae => "mae",
             Self::Videomae => "videomae",
-        })
+        }
+    }
+}
+
+impl fmt::Display for VisionKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
     }
 }
 
@@ -289,23 +296,23 @@ impl VisionModel {
                 "absent from the model's folder; put it there, or give pixel values instead of pictures",
             )
         })?;
+        let refused = |problem| {
+            Err(EncoderError::Input {
+                kind: self.kind().name(),
+                problem,
+            })
+        };
         let Some(first) = pictures.first() else {
-            return Err(EncoderError::PixelValues {
-                got: vec![0],
-                wanted: "at least one picture".into(),
-            });
+            return refused("got no picture, wanted at least one".into());
         };
         let [height, width] = processor.output_size(first.height, first.width);
         let mut values = Vec::with_capacity(pictures.len() * 3 * height * width);
         for picture in pictures {
-            let got = processor.output_size(picture.height, picture.width);
-            if got != [height, width] {
-                return Err(EncoderError::PixelValues {
-                    got: got.to_vec(),
-                    wanted: format!(
-                        "pictures of {height} x {width} after resizing, as the first one is; give them one by one"
-                    ),
-                });
+            let [high, wide] = processor.output_size(picture.height, picture.width);
+            if [high, wide] != [height, width] {
+                return refused(format!(
+                    "got a picture of {high} x {wide} after resizing, wanted {height} x {width} as the first one; give them one by one"
+                ));
             }
             values.extend(processor.run(*picture)?);
         }
@@ -366,16 +373,19 @@ impl VisionModel {
             (VisionNetwork::VideoMae(network), PixelValues::Videos(x)) if fits => {
                 Ok(network.forward(x, keep))
             }
-            _ => Err(EncoderError::PixelValues {
-                got,
-                wanted: match num_frames {
+            _ => {
+                let wanted = match num_frames {
                     Some(frames) => format!("[clips, {frames}, 3, {side}, {side}]"),
                     None if self.interpolates() => {
                         format!("[pictures, 3, height, width] with sides of at least {patch}")
                     }
                     None => format!("[pictures, 3, {side}, {side}]"),
-                },
-            }),
+                };
+                Err(EncoderError::Input {
+                    kind: self.kind().name(),
+                    problem: format!("got pixel values of shape {got:?}, wanted {wanted}"),
+                })
+            }
         }
     }
 }
