@@ -2,6 +2,7 @@
 
 mod dataset;
 mod evaluation;
+mod features;
 mod replicas;
 
 use std::collections::BTreeMap;
