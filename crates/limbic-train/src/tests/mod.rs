@@ -3,6 +3,7 @@
 mod backbones;
 mod dataset;
 mod evaluation;
+mod features;
 mod losses;
 mod replicas;
 mod training;
