@@ -4,6 +4,7 @@ mod backbones;
 mod dataset;
 mod evaluation;
 mod features;
+mod import;
 mod losses;
 mod replicas;
 mod training;
