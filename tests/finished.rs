@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::workplace::{Workplace, json, stage1, stage2};
 
 /// A workplace with both stages finished, for tests that leave it as it is.
-fn trained() -> &'static Workplace {
+pub(crate) fn trained() -> &'static Workplace {
     static TRAINED: OnceLock<Workplace> = OnceLock::new();
     TRAINED.get_or_init(|| {
         let workplace = Workplace::after_stage1();

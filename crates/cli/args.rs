@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand};
 use limbic_data::{Source, Split};
 use limbic_model::Published;
+use limbic_weights::Precision;
 
 #[derive(Parser)]
 #[command(name = "limbic", version, about, arg_required_else_help = true)]
@@ -24,10 +25,14 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Ask a finished run about one clip
     Infer(InferArgs),
-    /// Copy a finished run's artifact: PEFT adapter, projectors, class head
+    /// Pass a finished run on: PEFT adapter, projectors, class head, merged decoder
     Export(ExportArgs),
     /// Make an artifact of a checkpoint that others have published
     Import(ImportModelArgs),
+    /// Download a published model
+    Fetch(FetchArgs),
+    /// Run a model of a Hugging Face folder and show or write its numbers
+    Probe(ProbeArgs),
 }
 
 #[derive(Subcommand)]
@@ -157,6 +162,96 @@ pub(crate) struct ExportArgs {
     /// Folder to make
     #[arg(long)]
     pub(crate) out: PathBuf,
+    /// Write the decoder too, with the adapter added into its weights, as a Hugging Face folder
+    #[arg(long)]
+    pub(crate) merged: bool,
+    /// Precision of decoder and adapter: f32, f16 or bf16; by default f32 for the adapter, and the base's for a merged decoder
+    #[arg(long)]
+    pub(crate) dtype: Option<Precision>,
+    /// Largest file of a merged decoder, for example 500MB
+    #[arg(long, default_value = "5GB", value_parser = bytes)]
+    pub(crate) max_shard_size: u64,
+    /// Read everything back and compare it with the run: every tensor, and the logits of a prompt
+    #[arg(long)]
+    pub(crate) verify: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct FetchArgs {
+    /// A repository of the hub (OWNER/NAME), a short name (see docs/cli.md), or the address of a file
+    pub(crate) model: String,
+    /// Branch, tag or commit
+    #[arg(long, default_value = "main")]
+    pub(crate) revision: String,
+    /// Folder to make; by default the model's name below weights/
+    #[arg(long)]
+    pub(crate) to: Option<PathBuf>,
+    /// Files to fetch in place of the usual ones, for example "*.json"; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+    /// Take what the cache holds, and do not use the network
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[derive(clap::Args)]
+#[command(group(ArgGroup::new("given").required(true).args(["ids", "text", "image", "audio", "video", "input"])))]
+pub(crate) struct ProbeArgs {
+    /// A folder with config.json and weights
+    pub(crate) model: PathBuf,
+    /// Token ids, for example 1,306,4966
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) ids: Vec<u32>,
+    /// Text, for the folder's tokenizer.json
+    #[arg(long)]
+    pub(crate) text: Option<String>,
+    /// A picture
+    #[arg(long)]
+    pub(crate) image: Option<PathBuf>,
+    /// A file with sound
+    #[arg(long)]
+    pub(crate) audio: Option<PathBuf>,
+    /// A file with moving pictures
+    #[arg(long)]
+    pub(crate) video: Option<PathBuf>,
+    /// Inputs as the model takes them, without preprocessing: input_ids, attention_mask, pixel_values, input_values or
+    /// input_features in a safetensors file
+    #[arg(long)]
+    pub(crate) input: Option<PathBuf>,
+    /// A PEFT adapter to put on a decoder
+    #[arg(long)]
+    pub(crate) adapter: Option<PathBuf>,
+    /// Give the state after every layer too
+    #[arg(long)]
+    pub(crate) layers: bool,
+    /// Write all numbers, in F32, to this safetensors file
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// Precision to compute in: f32, f16 or bf16
+    #[arg(long, default_value = "f32")]
+    pub(crate) dtype: Precision,
+    /// Where to compute: cpu, cuda:0 or wgpu, where built in
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KIB" => 1 << 10,
+        "MIB" => 1 << 20,
+        "GIB" => 1 << 30,
+        _ => 0,
+    };
+    let count = digits.parse::<u64>().ok();
+    count
+        .and_then(|count| count.checked_mul(unit))
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "wanted a size such as 500MB or 5GB".to_string())
 }
 
 fn temperature(text: &str) -> Result<f64, String> {

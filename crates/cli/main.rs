@@ -11,6 +11,8 @@
 mod args;
 mod commands;
 mod device;
+mod fetch;
+mod probe;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         Command::Infer(args) => commands::infer::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Import(args) => commands::import_model::run(&args),
+        Command::Fetch(args) => commands::fetch::run(&args),
+        Command::Probe(args) => commands::probe::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,14 +1,13 @@
 """Makes tests/golden/audio/prosody.safetensors: prosody of computed sounds by librosa and numpy.
 
-Pitch and energy are librosa's; the decision on voicing and the count of syllables are written here from the
-description in `ProsodyConfig`. Needs numpy, librosa and safetensors. Run from the repository's root:
+Pitch, voicing and energy are librosa's; the count of syllables is written here from the description in
+`ProsodyConfig`. Needs numpy, librosa and safetensors. Run from the repository's root:
 
     python scripts/golden/prosody.py
 """
 
 import librosa
 import numpy
-from librosa.core.pitch import _cumulative_mean_normalized_difference
 from safetensors.numpy import save_file
 
 RATE = 16_000
@@ -40,18 +39,8 @@ def decibels(energy: numpy.ndarray) -> numpy.ndarray:
 def measures(sound: numpy.ndarray, fmin=60.0, fmax=500.0, window=2.0) -> numpy.ndarray:
     sound = sound.astype(numpy.float64)
     options = dict(frame_length=FRAME, hop_length=HOP)
-    hertz = librosa.yin(sound, fmin=fmin, fmax=fmax, sr=RATE, trough_threshold=0.1, **options)
+    hertz, voiced, probability = librosa.pyin(sound, fmin=fmin, fmax=fmax, sr=RATE, fill_na=0.0, **options)
     energy = librosa.feature.rms(y=sound, dtype=numpy.float64, **options)[0]
-
-    # librosa does not return the difference at the period it chose: it is looked up at the nearest lag.
-    frames = librosa.util.frame(numpy.pad(sound, FRAME // 2), **options)
-    shortest, longest = int(RATE // fmax), int(numpy.ceil(RATE / fmin))
-    differences = _cumulative_mean_normalized_difference(frames.copy(), shortest, longest)
-    lags = numpy.rint(RATE / hertz).astype(int) - shortest
-    near = [differences[max(0, lag - 1) : lag + 2, i].min() for i, lag in enumerate(lags)]
-    aperiodicity = numpy.array(near)
-
-    voiced = (aperiodicity < 0.3) & (energy > 0.02 * energy.max())
     level = decibels(energy)
     threshold = numpy.sort(level)[round(0.99 * (len(level) - 1))] - 25
     peaks = [
@@ -68,8 +57,7 @@ def measures(sound: numpy.ndarray, fmin=60.0, fmax=500.0, window=2.0) -> numpy.n
         inside = sum(first <= nucleus < last for nucleus in nuclei)
         rate.append(inside / ((last - first) * HOP / RATE))
     print(f"{voiced.sum()} of {len(voiced)} frames voiced, {len(nuclei)} nuclei")
-    voicing = numpy.where(voiced, numpy.clip(1 - aperiodicity, 0, 1), 0)
-    return numpy.stack([numpy.where(voiced, hertz, 0), energy, voicing, numpy.array(rate)])
+    return numpy.stack([hertz, energy, probability, numpy.array(rate)])
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ safetensors, and pillow before 13, which resizes along rows first whatever the p
     python scripts/golden/vision.py
 """
 
+import argparse
 import json
 import math
 import shutil
@@ -70,6 +71,24 @@ def write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
     largest = {name.split(".")[0]: tensor.abs().max().item() for name, tensor in tensors.items()}
     print(path, {name: round(value, 2) for name, value in largest.items() if "hidden" in name or "pooled" in name})
+
+
+def pickle(path: Path, contents: dict) -> None:
+    """A checkpoint as its authors write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(contents, path)
+
+
+def training_state(weights: dict[str, torch.Tensor]) -> dict:
+    """What training scripts save beside the weights."""
+    state = {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2)}}
+    return {
+        "optimizer": {"state": state, "param_groups": [{"lr": 1e-3, "params": [0]}]},
+        "scaler": {"scale": 65536.0},
+        "epoch": 3,
+        "args": argparse.Namespace(model="large", lr=1e-3),
+        **weights,
+    }
 
 
 def save(model: nn.Module, name: str) -> Path:
@@ -173,8 +192,8 @@ def eva() -> None:
     original |= {name.replace("blocks.0.", "blocks.3."): tensor for name, tensor in original.items() if name.startswith("blocks.0.norm")}
     original |= {"norm.weight": torch.ones(33), "head.weight": torch.ones(2, 33)}
     ln_vision = {f"ln_vision.{part}": getattr(model.post_layernorm, part) for part in ("weight", "bias")}
-    write(ROOT / "eva/eva_vit_g.safetensors", original)
-    write(ROOT / "eva/ln_vision.safetensors", ln_vision | {"query_tokens": torch.zeros(1, 1, 3)})
+    pickle(ROOT / "eva/eva_vit_g.pth", original)
+    pickle(ROOT / "eva/blip2.pth", {"model": ln_vision | {"query_tokens": torch.zeros(1, 1, 3)}})
 
 
 def dinov2() -> None:
@@ -255,7 +274,7 @@ def mae() -> None:
     error = (check.eval()(pixel_values) - out.last_hidden_state).abs().max().item()
     assert error < 1e-5, error
     beside = {"mask_token": torch.zeros(1, 1, 8), "decoder_embed.weight": torch.zeros(8, 20)}
-    write(ROOT / "mae/original.safetensors", {f"model.{name}": tensor for name, tensor in (tensors | beside).items()})
+    pickle(ROOT / "mae/original.pth", training_state({"model": tensors | beside}))
 
 
 def videomae() -> None:
@@ -274,11 +293,9 @@ def videomae() -> None:
     write(folder / "reference.safetensors", outputs("", pixel_values, out.hidden_states, out.last_hidden_state, pooled))
 
     tensors = original(folder, "videomae.", 3)
-    beside = {"module.mask_token": torch.zeros(1, 1, 8), "module.encoder_to_decoder.weight": torch.zeros(8, 30)}
-    write(
-        ROOT / "videomae/original.safetensors",
-        {f"module.encoder.{name}": tensor for name, tensor in tensors.items()} | beside,
-    )
+    beside = {"mask_token": torch.zeros(1, 1, 8), "encoder_to_decoder.weight": torch.zeros(8, 30)}
+    encoder = {f"encoder.{name}": tensor for name, tensor in tensors.items()}
+    pickle(ROOT / "videomae/original.pth", {"module": encoder | beside})
 
     model = VideoMAEForVideoClassification(VideoMAEConfig(**sizes | dict(num_hidden_layers=1), num_labels=2))
     randomise(model, 10)

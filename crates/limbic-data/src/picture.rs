@@ -9,10 +9,13 @@ use ffmpeg::util::frame::video::Video;
 
 /// An RGB picture, `u8` `[height, width, 3]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Picture {
-    pub(crate) width: u32,
-    pub(crate) height: u32,
-    pub(crate) data: Vec<u8>,
+pub struct Picture {
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+    /// Row by row, red, green and blue.
+    pub data: Vec<u8>,
 }
 
 /// A rectangle in pixels; it lies inside the picture that it was made for.

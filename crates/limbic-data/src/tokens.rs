@@ -107,6 +107,18 @@ impl TextTokenizer {
             .map_err(|error| tokenizer_error(error.to_string()))
     }
 
+    /// Token ids of `text` with the special tokens that `tokenizer.json` puts around it, as transformers calls a tokenizer.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses the text.
+    pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let encoding = self
+            .inner
+            .encode_fast(text, true)
+            .map_err(|error| tokenizer_error(format!("cannot encode {text:?}: {error}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// Token ids of `text`, special tokens neither added nor recognised: a transcript that spells `</s>` is text.
     ///
     /// # Errors

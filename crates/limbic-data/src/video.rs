@@ -190,8 +190,7 @@ impl From<Crop> for CropKeys {
 }
 
 /// Decodes the pictures that `sampler` asks for within `span`, cut by `crop` and resized to `size` x `size` pixels, bicubic with
-/// antialiasing. The picture of a moment is the one on screen then; where the picture stream ends before the sound, its last one
-/// stays. Rotation by right angles that the container asks for is applied.
+/// antialiasing. Which pictures these are is said at [`read_pictures`].
 ///
 /// `None` if the file has no video stream.
 ///
@@ -204,6 +203,23 @@ pub fn read_frames(
     size: usize,
     crop: &Crop,
 ) -> Result<Option<Frames>, DataError> {
+    let pictures = read_pictures(path, span, sampler)?;
+    Ok(pictures.map(|pictures| cut(&pictures, size, crop)))
+}
+
+/// Decodes the pictures that `sampler` asks for within `span`, whole and at their own size. The picture of a moment is the one on
+/// screen then; where the picture stream ends before the sound, its last one stays. Rotation by right angles that the container
+/// asks for is applied. An image file is a video of one picture.
+///
+/// `None` if the file has no video stream.
+///
+/// # Errors
+/// [`DataError::Media`] with the [`Reason`] if the pictures cannot be had.
+pub fn read_pictures(
+    path: &Path,
+    span: Span,
+    sampler: &FrameSampler,
+) -> Result<Option<Vec<Picture>>, DataError> {
     let mut media = Media::open(path)?;
     let Some(stream) = media.stream(Type::Video) else {
         return Ok(None);
@@ -263,7 +279,7 @@ pub fn read_frames(
         let last = picture_of(path, &shown, turns)?;
         pictures.extend(times.map(|_| last.clone()));
     }
-    Ok(Some(cut(&pictures, size, crop)))
+    Ok(Some(pictures))
 }
 
 fn picture_of(path: &Path, frame: &Video, turns: u32) -> Result<Picture, DataError> {

@@ -37,11 +37,13 @@ mod position;
 mod projector;
 mod prosody;
 mod prosody_config;
+mod pyin;
 mod qformer;
 mod transformer;
 pub mod vision;
 mod vit;
 mod vit_config;
+mod viterbi;
 mod yin;
 
 pub use attention_pool::{AttentionPoolConfig, MeanConfig};

@@ -4,20 +4,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::EncoderError;
 use crate::prosody::Prosody;
-use crate::yin::Yin;
+use crate::pyin::Pyin;
 
 /// Pitch, energy, voicing and speaking rate in every frame, followed by their slopes over time.
 ///
 /// | column | unit | how |
 /// |---|---|---|
-/// | pitch | Hz, 0 where unvoiced | YIN, as `librosa.yin` |
-/// | energy | root mean square | as `librosa.feature.rms` |
-/// | voicing | 0 to 1 | 1 less YIN's aperiodicity; 0 where unvoiced |
+/// | pitch | Hz, 0 where unvoiced | `librosa.pyin` |
+/// | energy | root mean square | `librosa.feature.rms` |
+/// | voicing | probability, 0 to 1 | `librosa.pyin` |
 /// | rate | syllable nuclei a second | after de Jong and Wempe (2009), in `rate_window` around the frame |
 ///
-/// A frame is voiced where its aperiodicity is below `voicing_threshold` and its energy is above `silence` times the
-/// loudest frame's. A nucleus is a peak of the energy in decibels, at most 25 below the loud frames (their 99th
-/// percentile), voiced, and followed by a dip of at least 2.
+/// A nucleus is a peak of the energy in decibels, at most 25 below the loud frames (their 99th percentile), voiced, and
+/// followed by a dip of at least 2.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProsodyConfig {
@@ -31,12 +30,6 @@ pub struct ProsodyConfig {
     pub fmin: f64,
     /// Highest pitch, in Hz.
     pub fmax: f64,
-    /// The first dip of YIN's difference below this is the period.
-    pub trough_threshold: f64,
-    /// Frames that repeat themselves less well than this are unvoiced.
-    pub voicing_threshold: f64,
-    /// Frames of less than this part of the largest energy are unvoiced.
-    pub silence: f64,
     /// Nuclei are counted over so many seconds around a frame.
     pub rate_window: f64,
     /// 0: the measures alone; 1: and their slope; 2: and their curvature.
@@ -51,9 +44,6 @@ impl Default for ProsodyConfig {
             hop: 160,
             fmin: 60.0,
             fmax: 500.0,
-            trough_threshold: 0.1,
-            voicing_threshold: 0.3,
-            silence: 0.02,
             rate_window: 2.0,
             deltas: 1,
         }
@@ -106,13 +96,18 @@ impl ProsodyConfig {
                 ),
             );
         }
-        let parts = [
-            ("trough_threshold", self.trough_threshold),
-            ("voicing_threshold", self.voicing_threshold),
-            ("silence", self.silence),
-        ];
-        if let Some((key, value)) = parts.iter().find(|(_, x)| !(0.0..=1.0).contains(x)) {
-            return refuse(key, format!("got {value}, wanted 0 to 1"));
+        let (bins, reach) = (
+            Pyin::bins(self.fmin, self.fmax),
+            Pyin::reach(rate, self.hop),
+        );
+        if bins <= 2 * reach {
+            return refuse(
+                "hop",
+                format!(
+                    "got {}: in such a time a pitch may cross all of {} to {} Hz; wanted a shorter one",
+                    self.hop, self.fmin, self.fmax
+                ),
+            );
         }
         if !(self.rate_window > 0.0 && self.rate_window.is_finite()) {
             return refuse(
@@ -123,14 +118,8 @@ impl ProsodyConfig {
         if self.deltas > 2 {
             return refuse("deltas", format!("got {}, wanted 0, 1 or 2", self.deltas));
         }
-        let yin = Yin::new(
-            self.sample_rate,
-            self.frame,
-            self.fmin,
-            self.fmax,
-            self.trough_threshold,
-        );
-        Ok(Prosody::new(self.clone(), yin))
+        let pyin = Pyin::new(self.sample_rate, self.frame, self.hop, self.fmin, self.fmax);
+        Ok(Prosody::new(self.clone(), pyin))
     }
 }
 
@@ -165,10 +154,10 @@ mod tests {
             ),
             (
                 ProsodyConfig {
-                    silence: 2.0,
+                    hop: 8_000,
                     ..default()
                 },
-                "silence",
+                "hop",
             ),
             (
                 ProsodyConfig {

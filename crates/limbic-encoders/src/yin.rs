@@ -1,30 +1,27 @@
-//! The fundamental frequency of one frame, as `librosa.yin` finds it (de Cheveigné and Kawahara, 2002).
+//! How well a frame repeats itself after each period (YIN; de Cheveigné and Kawahara, 2002), as librosa computes it.
 
 use std::sync::Arc;
 
 use realfft::num_complex::Complex;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 
-/// A planned search for periods between two bounds.
+/// A planned comparison of frames with themselves.
 #[derive(Clone)]
 pub(crate) struct Yin {
-    rate: f64,
     frame: usize,
     min_period: usize,
     max_period: usize,
-    threshold: f64,
     forward: Arc<dyn RealToComplex<f64>>,
     backward: Arc<dyn ComplexToReal<f64>>,
 }
 
-/// What is found in a frame.
+/// A period after which the frame repeats itself better than after its neighbours.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Pitch {
-    /// Hz; there is always one, whether or not the frame is voiced.
-    pub(crate) hertz: f64,
-    /// The normalised difference between the frame and itself a period later: 0 where it repeats exactly, about 1 in
-    /// noise.
-    pub(crate) aperiodicity: f64,
+pub(crate) struct Trough {
+    /// In samples, refined by a parabola through the neighbours.
+    pub(crate) period: f64,
+    /// The normalised difference there: 0 where the frame repeats exactly, about 1 in noise.
+    pub(crate) height: f64,
 }
 
 impl std::fmt::Debug for Yin {
@@ -38,58 +35,42 @@ impl std::fmt::Debug for Yin {
 }
 
 impl Yin {
-    /// Frequencies in Hz, `frame` in samples; at least one period of `fmin` must fit into it.
-    pub(crate) fn new(rate: u32, frame: usize, fmin: f64, fmax: f64, threshold: f64) -> Self {
-        let rate = f64::from(rate);
+    /// Frames and periods in samples; the longest period is shorter than a frame.
+    pub(crate) fn new(frame: usize, min_period: usize, max_period: usize) -> Self {
         let mut planner = RealFftPlanner::new();
         Self {
-            rate,
             frame,
-            min_period: (rate / fmax).floor() as usize,
-            max_period: ((rate / fmin).ceil() as usize).min(frame - 1),
-            threshold,
+            min_period,
+            max_period: max_period.min(frame - 1),
             forward: planner.plan_fft_forward(2 * frame),
             backward: planner.plan_fft_inverse(2 * frame),
         }
     }
 
-    /// The period is the first dip of the normalised difference below the threshold, or else its lowest point, refined
-    /// by a parabola.
-    pub(crate) fn pitch(&self, frame: &[f64]) -> Pitch {
+    /// The troughs of a frame, from the shortest period to the longest.
+    pub(crate) fn troughs(&self, frame: &[f64]) -> Vec<Trough> {
         let differences = self.normalised_differences(frame);
         let last = differences.len() - 1;
-        let dips = (0..=last).filter(|&i| {
-            let d = differences[i];
-            let falls = i == 0 || d < differences[i - 1];
-            let rises = match i {
-                0 => d < differences[1],
-                _ => i == last || d <= differences[i + 1],
+        let is_trough = |&i: &usize| {
+            let here = differences[i];
+            match i {
+                0 => here < differences[1],
+                _ if i == last => here < differences[i - 1],
+                _ => here < differences[i - 1] && here <= differences[i + 1],
+            }
+        };
+        let trough = |i: usize| {
+            let shift = if i == 0 || i == last {
+                0.0
+            } else {
+                parabola_shift([differences[i - 1], differences[i], differences[i + 1]])
             };
-            falls && rises && d < self.threshold
-        });
-        let lowest = || {
-            (0..=last).fold(0, |best, i| {
-                if differences[i] < differences[best] {
-                    i
-                } else {
-                    best
-                }
-            })
+            Trough {
+                period: (self.min_period + i) as f64 + shift,
+                height: differences[i],
+            }
         };
-        let index = dips.into_iter().next().unwrap_or_else(lowest);
-        let shift = if index == 0 || index == last {
-            0.0
-        } else {
-            parabola_shift([
-                differences[index - 1],
-                differences[index],
-                differences[index + 1],
-            ])
-        };
-        Pitch {
-            hertz: self.rate / ((self.min_period + index) as f64 + shift),
-            aperiodicity: differences[index],
-        }
+        (0..=last).filter(is_trough).map(trough).collect()
     }
 
     /// Equation 8 of the paper from the shortest period to the longest, with librosa's difference function.

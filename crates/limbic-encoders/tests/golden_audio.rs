@@ -117,7 +117,6 @@ fn assert_speech(name: &str, seed: u64) {
         ("right", batch_error(&model, name, seed, "right")),
         ("left", batch_error(&model, name, seed, "left")),
     ];
-    println!("{name}: {errors:?}");
     for (case, error) in errors {
         assert!(error <= TOLERANCE, "{name}, {case}: error {error}");
     }
@@ -166,7 +165,6 @@ fn assert_front_end(got: &Tensor<3>, reference: &Weights, name: &str) {
     let wanted = &reference.tensors[name];
     let largest = wanted.values.iter().fold(0.0f32, |a, b| a.max(b.abs()));
     let error = difference(got, wanted) / largest;
-    println!("{name}: relative error {error}");
     assert!(error <= 1e-4, "{name}: relative error {error}");
 }
 
@@ -185,7 +183,6 @@ fn whisper_is_transformers() {
     let states = forward(&model, &sound(20_800, 31), Keep::All);
     assert_eq!(states.hidden.len(), model.layers() + 1);
     let error = error_of(&states, &reference("whisper"), "");
-    println!("whisper: {error}");
     assert!(error <= TOLERANCE, "error {error}");
 }
 
@@ -224,7 +221,6 @@ fn imagebind_error(model: &AudioModel) -> f32 {
 #[test]
 fn imagebind_is_pytorchs() {
     let error = imagebind_error(&model(&folder("imagebind")));
-    println!("imagebind: {error}");
     assert!(error <= TOLERANCE, "error {error}");
 }
 
@@ -507,7 +503,6 @@ fn windows_of_imagebind_are_its_clips() {
         .iter()
         .zip(wanted)
         .fold(0.0f32, |largest, (a, b)| largest.max((a - b).abs()));
-    println!("imagebind, clips from the sound: {error}");
     // Values of order 20 behind a front end that is compared by itself.
     assert!(error <= 4e-4, "error {error}");
 }

@@ -56,7 +56,6 @@ fn assert_prosody(name: &str, samples: &[f32]) {
             *error = error.max((got[column] - wanted[column]).abs() / scale);
         }
     }
-    println!("{name}: {errors:?}");
     for (column, error) in errors.into_iter().enumerate() {
         assert!(
             error <= 1e-4,

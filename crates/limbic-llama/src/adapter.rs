@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use burn::tensor::FloatDType;
 use limbic_weights::{Checkpoint, Weights};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -72,12 +73,11 @@ pub fn read_adapter(llama: Llama, folder: &Path) -> Result<Llama, LlamaError> {
     } else {
         new
     };
-    let weights = Checkpoint::open(&path)?
-        .rename(adapter_tensor_name)?
-        .weights()?;
+    let stored = Checkpoint::open(&path)?.rename(adapter_tensor_name)?;
     // The seed is of no consequence: every value is replaced, or the load fails.
     let llama = llama.with_lora(&lora, 0)?;
-    limbic_weights::load_only(llama, &weights, is_adapter)
+    stored
+        .load_only(llama, Some(FloatDType::F32), is_adapter)
         .map_err(|error| LlamaError::adapter(&path, error))
 }
 
@@ -106,6 +106,18 @@ const MAGNITUDE: &str = "lora_magnitude_vector";
 /// Whether a parameter of a model is an adapter's.
 fn is_adapter(name: &str) -> bool {
     name.contains(".lora_A.") || name.contains(".lora_B.") || name.ends_with(MAGNITUDE)
+}
+
+/// Copies an `adapter_config.json` and lets it name another place of the base model.
+///
+/// # Errors
+/// An unreadable file, or a disk that cannot be written.
+pub fn rename_base(from: &Path, to: &Path, base_model: &str) -> Result<(), LlamaError> {
+    let text = std::fs::read_to_string(from).map_err(LlamaError::io(from))?;
+    let mut keys: BTreeMap<String, Value> =
+        serde_json::from_str(&text).map_err(|error| LlamaError::json(from, error))?;
+    keys.insert("base_model_name_or_path".into(), json!(base_model));
+    crate::file::write_json(to, &keys)
 }
 
 /// The settings in an `adapter_config.json`.

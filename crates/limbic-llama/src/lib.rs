@@ -27,11 +27,13 @@ mod llama;
 mod llama2c;
 mod lora;
 mod lora_config;
+mod merge;
 mod norm;
 mod rope;
 
 pub use adapter::{
-    adapter_tensor_name, read_adapter, read_config as read_adapter_config, write_adapter,
+    adapter_tensor_name, read_adapter, read_config as read_adapter_config, rename_base,
+    write_adapter,
 };
 pub use attention::Attention;
 pub use block::{Block, SwiGlu};
@@ -44,5 +46,6 @@ pub use inspect::Inspection;
 pub use llama::{Decoder, Llama, Merged};
 pub use lora::{LoraFactor, LoraLinear};
 pub use lora_config::{LoraConfig, Targets};
+pub use merge::{MergeOptions, MergeReport, decoder_digest, write_merged};
 pub use norm::RmsNorm;
 pub use rope::RopeScaling;

@@ -118,6 +118,15 @@ impl Llama {
         device: &Device,
     ) -> Result<Self, LlamaError> {
         let config = LlamaConfig::read(&folder.join("config.json"))?;
+        let module = config.init(device);
+        Ok(Self::checkpoint(folder, &config)?.load(module, precision)?)
+    }
+
+    /// The weights of a Hugging Face folder, opened, without what a model of this `config` has no use for.
+    pub(crate) fn checkpoint(
+        folder: &Path,
+        config: &LlamaConfig,
+    ) -> Result<Checkpoint, LlamaError> {
         let mut checkpoint = Checkpoint::open(folder)?.ignore(
             |name| name.ends_with(".rotary_emb.inv_freq"),
             "published files of LLaMA 2 carry the rotary frequencies, which follow from config.json",
@@ -129,7 +138,7 @@ impl Llama {
                 "a tied output layer is the embedding table, with which it was compared",
             );
         }
-        Ok(checkpoint.load(config.init(device), precision)?)
+        Ok(checkpoint)
     }
 
     /// Its shape.
@@ -241,7 +250,7 @@ impl Llama {
     }
 
     /// The linear layers with their full names, from the input to the output.
-    fn linears_mut(&mut self) -> Vec<(String, &mut LoraLinear)> {
+    pub(crate) fn linears_mut(&mut self) -> Vec<(String, &mut LoraLinear)> {
         let head = self.lm_head.as_mut().map(|head| ("lm_head".into(), head));
         let blocks = self.model.layers.iter_mut().enumerate();
         blocks

@@ -62,19 +62,16 @@ impl LoraLinear {
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>, dropout: Dropout) -> Tensor<D> {
         let product = project(x.clone(), self.weight.val());
-        let y = match &self.bias {
-            Some(bias) => product.clone() + with_dtype(bias.val(), x.dtype()).unsqueeze(),
-            None => product.clone(),
-        };
         let (Some(a), Some(b), Some(lora)) = (&self.lora_A, &self.lora_B, &self.lora) else {
-            return y;
+            return self.with_bias(product);
         };
         let acts = dropout.acts(lora.dropout);
         let x = dropout.apply(x, lora.dropout, &lora.site);
         let low_rank = project(project(x.clone(), a.weight.val()), b.weight.val()) * lora.scale;
         let Some(magnitude) = &self.lora_magnitude_vector else {
-            return y + low_rank;
+            return self.with_bias(product) + low_rank;
         };
+        let y = self.with_bias(product.clone());
         // PEFT's sum: the plain output, and what brings it to the trained length. With dropout the second part is
         // that of the thinned input.
         let product = if acts {
@@ -84,6 +81,16 @@ impl LoraLinear {
         };
         let length = magnitude.val() / row_norms(self.merged_directions(a, b, lora.scale));
         y + product * (length.clone() - 1.0).unsqueeze() + low_rank * length.unsqueeze()
+    }
+
+    fn with_bias<const D: usize>(&self, y: Tensor<D>) -> Tensor<D> {
+        match &self.bias {
+            Some(bias) => {
+                let bias = with_dtype(bias.val(), y.dtype());
+                y + bias.unsqueeze()
+            }
+            None => y,
+        }
     }
 
     /// Puts a fresh adapter beside the weight, in place of one that may be there.
@@ -126,6 +133,11 @@ impl LoraLinear {
             dropout: config.lora_dropout,
             site: name.to_string(),
         });
+    }
+
+    /// Whether an adapter stands beside the weight.
+    pub(crate) fn is_adapted(&self) -> bool {
+        self.lora.is_some()
     }
 
     /// Adds the adapter into the weight, in the precision of that, and takes it away.

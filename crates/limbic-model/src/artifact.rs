@@ -25,10 +25,10 @@ use crate::{
     ModelError, Part, Reads, TRANSCRIPT, llama2c, verify_directory,
 };
 
-const LLM: &str = "llm";
-const ADAPTER: &str = "llm_adapter";
+pub(crate) const LLM: &str = "llm";
+pub(crate) const ADAPTER: &str = "llm_adapter";
 const MM_CONFIG: &str = "mm/mm_config.json";
-const PROJECTOR: &str = "mm/projector.safetensors";
+pub(crate) const PROJECTOR: &str = "mm/projector.safetensors";
 
 /// Where the decoder's own weights lie.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +125,108 @@ impl ArtifactConfig {
             alignment: self.alignment.clone(),
             mask: self.mask,
         })
+    }
+
+    /// Reads `mm/mm_config.json` of an artifact.
+    ///
+    /// # Errors
+    /// An unreadable file, or one of another format.
+    pub(crate) fn read(folder: &Path) -> Result<Self, ModelError> {
+        let path = folder.join(MM_CONFIG);
+        let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+        let config: Self = serde_json::from_str(&text)
+            .map_err(|error| ModelError::directory(&path, error.to_string()))?;
+        if config.format != FORMAT {
+            return Err(ModelError::directory(
+                &path,
+                format!(
+                    "format {}, wanted {FORMAT}; read it with the version of limbic that wrote it",
+                    config.format
+                ),
+            ));
+        }
+        Ok(config)
+    }
+
+    /// Writes `mm/mm_config.json` of an artifact.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), ModelError> {
+        let path = folder.join(MM_CONFIG);
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|error| ModelError::directory(&path, error.to_string()))?;
+        fs::write(&path, text + "\n").map_err(ModelError::io(&path))
+    }
+
+    /// The folder of the decoder that the artifact in `folder` stands on.
+    ///
+    /// # Errors
+    /// No decoder there.
+    pub(crate) fn decoder_of(&self, folder: &Path) -> Result<PathBuf, ModelError> {
+        let decoder = match &self.decoder {
+            DecoderSource::Own => folder.join(LLM),
+            DecoderSource::Base { path, .. } => resolve(&folder.join(path)),
+        };
+        if decoder.join("config.json").is_file() || llama2c::files(&decoder)?.is_some() {
+            return Ok(decoder);
+        }
+        Err(ModelError::directory(
+            folder,
+            format!(
+                "it stands on the decoder in {}, where there is none; put that back, or train again",
+                decoder.display()
+            ),
+        ))
+    }
+
+    /// Checks that `decoder`, whose tensors hash to what `digest` gives, is the one that the artifact in `folder` was trained on.
+    ///
+    /// # Errors
+    /// Another decoder, or one that cannot be read.
+    pub(crate) fn check_decoder(
+        &self,
+        folder: &Path,
+        decoder: &Path,
+        digest: impl FnOnce() -> Result<String, ModelError>,
+    ) -> Result<(), ModelError> {
+        let DecoderSource::Base { sha256, .. } = &self.decoder else {
+            return Ok(());
+        };
+        let got = digest()?;
+        if got == *sha256 {
+            return Ok(());
+        }
+        Err(ModelError::directory(
+            decoder,
+            format!(
+                "the decoder's tensors hash to {got}, but {} was trained on {sha256}; \
+                 put the original decoder back or train again",
+                folder.display()
+            ),
+        ))
+    }
+
+    /// The model card that adapter folders carry on a hub.
+    pub(crate) fn card(&self, base: &Path) -> String {
+        let inputs: Vec<&str> = self
+            .inputs
+            .iter()
+            .map(|input| input.name.as_str())
+            .collect();
+        format!(
+            "---\nlibrary_name: peft\nbase_model: {}\ntags: [lora, emotion]\n---\n\n\
+             # {}\n\n\
+             LoRA adapter of an emotion LLM, trained by limbic. The adapter alone continues text. What the model \
+             perceives ({}) enters through the projectors in `../mm`; `limbic infer` puts all of it together.\n",
+            base.display(),
+            self.run,
+            if inputs.is_empty() {
+                "no media".to_string()
+            } else {
+                inputs.join(", ")
+            }
+        )
     }
 
     /// The prompt compiler for these inputs and labels.
@@ -235,39 +337,13 @@ impl Artifact {
             };
             write_adapter(&self.model.llama, &adapter, &base.to_string_lossy())?;
             let path = adapter.join("README.md");
-            fs::write(&path, self.card(&base)).map_err(ModelError::io(&path))?;
+            fs::write(&path, config.card(&base)).map_err(ModelError::io(&path))?;
         }
         let mm = folder.join("mm");
         fs::create_dir_all(&mm).map_err(ModelError::io(&mm))?;
-        let path = folder.join(MM_CONFIG);
-        let text = serde_json::to_string_pretty(&config)
-            .map_err(|error| ModelError::directory(&path, error.to_string()))?;
-        fs::write(&path, text + "\n").map_err(ModelError::io(&path))?;
+        config.write(folder)?;
         let weights = Weights::collect_only(&self.model, is_multimodal);
         Ok(rename(&weights, |name| name_on_disk(name, &config)).write(&folder.join(PROJECTOR))?)
-    }
-
-    /// The model card that adapter folders carry on a hub.
-    fn card(&self, base: &Path) -> String {
-        let inputs: Vec<&str> = self
-            .config
-            .inputs
-            .iter()
-            .map(|input| input.name.as_str())
-            .collect();
-        format!(
-            "---\nlibrary_name: peft\nbase_model: {}\ntags: [lora, emotion]\n---\n\n\
-             # {}\n\n\
-             LoRA adapter of an emotion LLM, trained by limbic. The adapter alone continues text. What the model \
-             perceives ({}) enters through the projectors in `../mm`; `limbic infer` puts all of it together.\n",
-            base.display(),
-            self.config.run,
-            if inputs.is_empty() {
-                "no media".to_string()
-            } else {
-                inputs.join(", ")
-            }
-        )
     }
 
     /// Reads a directory that [`Artifact::write`] made, on the plain `device`.
@@ -276,46 +352,10 @@ impl Artifact {
     /// Files that are missing, damaged or do not fit; a base decoder that is not the one the model was trained on.
     pub fn read(folder: &Path, device: &Device) -> Result<Self, ModelError> {
         verify_directory(folder)?;
-        let path = folder.join(MM_CONFIG);
-        let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
-        let config: ArtifactConfig = serde_json::from_str(&text)
-            .map_err(|error| ModelError::directory(&path, error.to_string()))?;
-        if config.format != FORMAT {
-            return Err(ModelError::directory(
-                &path,
-                format!(
-                    "format {}, wanted {FORMAT}; read it with the version of limbic that wrote it",
-                    config.format
-                ),
-            ));
-        }
-        let decoder = match &config.decoder {
-            DecoderSource::Own => folder.join(LLM),
-            DecoderSource::Base { path, .. } => resolve(&folder.join(path)),
-        };
-        if !decoder.join("config.json").is_file() && llama2c::files(&decoder)?.is_none() {
-            return Err(ModelError::directory(
-                folder,
-                format!(
-                    "it stands on the decoder in {}, where there is none; put that back, or train again",
-                    decoder.display()
-                ),
-            ));
-        }
+        let config = ArtifactConfig::read(folder)?;
+        let decoder = config.decoder_of(folder)?;
         let (mut llama, tokenizer) = read_decoder(&decoder, device)?;
-        if let DecoderSource::Base { sha256, .. } = &config.decoder {
-            let got = Weights::collect(&llama).sha256();
-            if got != *sha256 {
-                return Err(ModelError::directory(
-                    &decoder,
-                    format!(
-                        "the decoder's tensors hash to {got}, but {} was trained on {sha256}; \
-                         put the original decoder back or train again",
-                        folder.display()
-                    ),
-                ));
-            }
-        }
+        config.check_decoder(folder, &decoder, || Ok(Weights::collect(&llama).sha256()))?;
         let adapter = folder.join(ADAPTER);
         if adapter.is_dir() {
             llama = read_adapter(llama, &adapter)?;
@@ -459,7 +499,7 @@ fn tidy(path: &Path) -> PathBuf {
 }
 
 /// `path` as seen from the directory `from`, which need not exist yet.
-fn relative(path: &Path, from: &Path) -> Result<PathBuf, ModelError> {
+pub(crate) fn relative(path: &Path, from: &Path) -> Result<PathBuf, ModelError> {
     let path = fs::canonicalize(path).map_err(ModelError::io(path))?;
     let from = std::path::absolute(from).map_err(ModelError::io(from))?;
     let existing = from

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use limbic_weights::hex_digest;
+use limbic_weights::file_digest;
 
 use crate::ModelError;
 
@@ -68,8 +68,8 @@ pub fn verify_directory(folder: &Path) -> Result<(), ModelError> {
         .map_err(|error| ModelError::directory(&manifest, error.to_string()))?;
     for (name, wanted) in listed {
         let path = folder.join(&name);
-        let bytes = fs::read(&path).map_err(ModelError::io(&path))?;
-        if hex_digest(&bytes) != wanted {
+        let got = file_digest(&path).map_err(ModelError::io(&path))?;
+        if got != wanted {
             return Err(ModelError::directory(
                 &path,
                 format!("its SHA-256 is not the one in {MANIFEST}: the file was damaged or edited"),
@@ -86,9 +86,9 @@ fn seal(folder: &Path) -> Result<(), ModelError> {
         if path.is_dir() {
             continue;
         }
-        let bytes = fs::read(&path).map_err(ModelError::io(&path))?;
+        let hash = file_digest(&path).map_err(ModelError::io(&path))?;
         let name = path.strip_prefix(folder).unwrap_or(&path);
-        hashes.insert(name.to_string_lossy().into_owned(), hex_digest(&bytes));
+        hashes.insert(name.to_string_lossy().into_owned(), hash);
     }
     let manifest = folder.join(MANIFEST);
     let text = serde_json::to_string_pretty(&hashes)

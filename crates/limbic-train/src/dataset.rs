@@ -33,7 +33,7 @@ pub struct Sample {
     pub label: Option<usize>,
     /// What is seen and heard, in tokens; empty where nothing is told or captions are not learnt from.
     pub caption: Vec<u32>,
-    answers: BTreeMap<Task, String>,
+    pub(crate) answers: BTreeMap<Task, String>,
 }
 
 /// A drawn sample, compiled.

@@ -38,6 +38,19 @@ impl Objectives {
         train: &Dataset,
         seed: u64,
     ) -> anyhow::Result<Self> {
+        let (bos, vocabulary) = (tokenizer.bos, tokenizer.vocab_size());
+        Self::over(recipe, config, bos, vocabulary, train.samples(), seed)
+    }
+
+    /// The same for texts of a tokenizer with this begin token and number of tokens.
+    pub(crate) fn over(
+        recipe: &LossRecipe,
+        config: &ArtifactConfig,
+        bos: u32,
+        vocabulary: usize,
+        samples: &[Sample],
+        seed: u64,
+    ) -> anyhow::Result<Self> {
         let active: Vec<Term> = active(recipe, config).collect();
         if active.is_empty() {
             return Err(RunError::recipe(
@@ -46,7 +59,7 @@ impl Objectives {
             ));
         }
         let objectives = Self {
-            label_weights: label_weights(recipe, config.labels.as_ref(), train)?,
+            label_weights: label_weights(recipe, config.labels.as_ref(), samples)?,
             recipe: recipe.clone(),
             active,
             config: config.clone(),
@@ -56,11 +69,10 @@ impl Objectives {
                 .iter()
                 .map(|slot| slot.tokens)
                 .collect(),
-            bos: tokenizer.bos,
-            vocabulary: tokenizer.vocab_size(),
+            bos,
+            vocabulary,
             seed,
         };
-        let samples = train.samples();
         let has = |term: Term| match term {
             Term::Lm | Term::Class => true,
             Term::Valence => samples.iter().any(|sample| sample.valence().is_some()),
@@ -237,7 +249,7 @@ pub(crate) fn is_mute(recipe: &LossRecipe, config: &ArtifactConfig) -> bool {
 fn label_weights(
     recipe: &LossRecipe,
     labels: Option<&LabelSet>,
-    train: &Dataset,
+    samples: &[Sample],
 ) -> anyhow::Result<Option<Vec<f32>>> {
     let Some(weights) = &recipe.label_weights else {
         return Ok(None);
@@ -263,7 +275,7 @@ fn label_weights(
         }
         LabelWeights::Counted(_) => {
             let mut counts = vec![0usize; names.len()];
-            let labelled = train.samples().iter().filter_map(|sample| sample.label);
+            let labelled = samples.iter().filter_map(|sample| sample.label);
             labelled.for_each(|label| counts[label] += 1);
             let all: usize = counts.iter().sum();
             let weight = |count: &usize| match *count {

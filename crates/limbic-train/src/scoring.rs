@@ -78,25 +78,32 @@ pub struct ClipAnswer {
     pub absent: Vec<String>,
 }
 
+/// The artifact that `named` means: of a finished run (by folder, or by name below `runs`), or by itself.
+///
+/// # Errors
+/// Neither there, or not finished.
+pub fn find_artifact(named: &Path) -> anyhow::Result<(PathBuf, Option<RunDir>)> {
+    if named.join("mm").is_dir() {
+        return Ok((named.to_path_buf(), None));
+    }
+    let run = RunDir::find(named)?;
+    let folder = run.path("final");
+    if !folder.is_dir() {
+        return Err(RunError::recipe(format!(
+            "the run {} is not finished; `limbic train` with its recipe goes on with it",
+            run.root().display()
+        )));
+    }
+    Ok((folder, Some(run)))
+}
+
 impl Model {
     /// Opens a finished run (by folder, or by name below `runs`), or an artifact, on `devices`.
     ///
     /// # Errors
     /// Neither there, not finished, damaged.
     pub fn open(named: &Path, devices: &[Device]) -> anyhow::Result<Self> {
-        let (folder, run) = if named.join("mm").is_dir() {
-            (named.to_path_buf(), None)
-        } else {
-            let run = RunDir::find(named)?;
-            let folder = run.path("final");
-            if !folder.is_dir() {
-                return Err(RunError::recipe(format!(
-                    "the run {} is not finished; `limbic train` with its recipe goes on with it",
-                    run.root().display()
-                )));
-            }
-            (folder, Some(run))
-        };
+        let (folder, run) = find_artifact(named)?;
         let settings = match &run {
             Some(run) => run.read_recipe()?.evaluation,
             None => EvaluationRecipe::default(),

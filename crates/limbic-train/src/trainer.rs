@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::{Device, Tensor};
 use limbic_llama::Sampling;
 use limbic_model::{Alignment, Part, Trainables, write_directory};
-use limbic_weights::{CounterRng, Weights};
+use limbic_weights::{CounterRng, ParameterTable, Weights};
 
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, Progress};
 use crate::dataset::Drawn;
@@ -350,7 +350,7 @@ impl<'a> Trainer<'a> {
 }
 
 /// `values` with the temperature of contrast held where CLIP holds it, after an update: a slope may still lead back.
-fn held(values: Tensor<1>, trainables: &Trainables) -> Tensor<1> {
+pub(crate) fn held(values: Tensor<1>, trainables: &Trainables) -> Tensor<1> {
     let place = trainables
         .parameters()
         .find(|(name, ..)| *name == Alignment::LOG_SCALE);
@@ -414,30 +414,12 @@ fn summary(evaluation: &Evaluation) -> BTreeMap<&'static str, f64> {
     values
 }
 
-/// A count with commas between thousands, as PEFT prints it.
-fn grouped(count: usize) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// What is about to happen, for people.
 fn describe(setup: &Setup, devices: usize) -> Vec<String> {
     let recipe = &setup.recipe;
-    let all = burn::module::Module::num_params(&setup.artifact.model);
-    let trained = setup.trainables.num_values();
-    let mut lines = vec![format!(
-        "trainable params: {} || all params: {} || trainable%: {:.4}",
-        grouped(trained),
-        grouped(all),
-        100.0 * trained as f64 / all as f64
-    )];
+    let trained = |name: &str| setup.trainables.contains(name);
+    let table = ParameterTable::of(&setup.artifact.model, trained);
+    let mut lines = vec![table.line()];
     for part in [
         Part::Decoder,
         Part::Lora,
@@ -447,9 +429,9 @@ fn describe(setup: &Setup, devices: usize) -> Vec<String> {
     ] {
         if let Some(rate) = recipe.train.learning_rate.get(&part) {
             lines.push(format!(
-                "  {:<11} {:>13}  learning rate {rate:e}{}",
+                "  {:<11} {:>11}  learning rate {rate:e}{}",
                 format!("{part:?}").to_lowercase(),
-                grouped(setup.trainables.num_values_of(part)),
+                setup.trainables.num_values_of(part),
                 if part == Part::Lora && recipe.train.lora_plus != 1.0 {
                     format!(", of second factors {:e}", rate * recipe.train.lora_plus)
                 } else {

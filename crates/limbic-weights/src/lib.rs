@@ -19,6 +19,7 @@
 
 mod checkpoint;
 mod counter;
+mod digest;
 mod error;
 mod globals;
 mod header;
@@ -26,8 +27,10 @@ mod load;
 mod name;
 mod open;
 mod pickle;
+mod precision;
 mod report;
 mod seed;
+mod shards;
 mod source;
 mod stored;
 mod table;
@@ -38,12 +41,15 @@ mod zip;
 
 pub use checkpoint::Checkpoint;
 pub use counter::CounterRng;
+pub use digest::{TensorDigest, file_digest, hex_digest};
 pub use error::WeightsError;
 pub use load::{load, load_only};
 pub use name::ModulePath;
+pub use precision::Precision;
 pub use report::{Ignored, Misfit, Report};
 pub use seed::seed;
+pub use shards::{MAX_SHARD_BYTES, Planned, ShardWriter};
 pub use stored::StoredDtype;
 pub use table::{ParameterKind, ParameterTable};
-pub use weights::{NamedTensor, Weights, hex_digest};
+pub use weights::{NamedTensor, Weights};
 pub use whole::write_whole;

@@ -4,9 +4,8 @@ use std::path::Path;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 use safetensors::{Dtype, tensor::TensorView};
-use sha2::{Digest, Sha256};
 
-use crate::{ModulePath, WeightsError};
+use crate::{ModulePath, Precision, TensorDigest, WeightsError};
 
 /// A tensor on the host, row-major, in PyTorch's layout.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,18 +48,31 @@ impl Weights {
         collector.weights
     }
 
-    /// Writes a safetensors file whole or not at all. The same weights give the same bytes.
+    /// Writes a safetensors file of F32 whole or not at all. The same weights give the same bytes.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), WeightsError> {
+        self.write_in(path, Precision::F32)
+    }
+
+    /// As [`write`](Self::write), rounded to `precision`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_in(&self, path: &Path, precision: Precision) -> Result<(), WeightsError> {
+        let dtype = match precision {
+            Precision::F32 => Dtype::F32,
+            Precision::F16 => Dtype::F16,
+            Precision::Bf16 => Dtype::BF16,
+        };
         let bytes: BTreeMap<&str, Vec<u8>> = self
             .tensors
             .iter()
-            .map(|(name, tensor)| (name.as_str(), to_bytes(&tensor.values)))
+            .map(|(name, tensor)| (name.as_str(), precision.encode(&tensor.values)))
             .collect();
         let views = self.tensors.iter().map(|(name, tensor)| {
-            let view = TensorView::new(Dtype::F32, tensor.shape.clone(), &bytes[name.as_str()])
+            let view = TensorView::new(dtype, tensor.shape.clone(), &bytes[name.as_str()])
                 .expect("a tensor holds as many values as its shape says");
             (name.as_str(), view)
         });
@@ -106,29 +118,12 @@ impl Weights {
 
     /// SHA-256 over names, shapes and bits, in hex.
     pub fn sha256(&self) -> String {
-        let mut hasher = Sha256::new();
+        let mut digest = TensorDigest::default();
         for (name, tensor) in &self.tensors {
-            hasher.update(format!("{name}{:?}", tensor.shape));
-            hasher.update(to_bytes(&tensor.values));
+            digest.update(name, tensor);
         }
-        to_hex(&hasher.finalize())
+        digest.finish()
     }
-}
-
-/// SHA-256 of `bytes` in hex.
-pub fn hex_digest(bytes: &[u8]) -> String {
-    to_hex(&Sha256::digest(bytes))
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn to_bytes(values: &[f32]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
 }
 
 struct Collector<F> {

@@ -81,6 +81,10 @@ impl AudioArchitecture {
 
 /// What an encoder reads. B sounds, S samples, M mel bands, F frames.
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one a sound: a box would save nothing"
+)]
 pub enum AudioInput {
     /// Raw sound.
     Values {

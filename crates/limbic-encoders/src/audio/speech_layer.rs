@@ -114,6 +114,10 @@ struct SpeechLayer {
 }
 
 #[derive(Module, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one a layer: a box would save nothing"
+)]
 enum SpeechAttention {
     Plain(Attention),
     Gated(GatedAttention),

@@ -42,6 +42,7 @@ pub struct VideoMaeConfig {
     /// Added to the variance in each norm of the encoder.
     pub layer_norm_eps: f64,
     /// Whether queries and values have a bias; only that is known here.
+    #[serde(alias = "qkv_bias")]
     pub qv_bias: bool,
     /// Whether the encoder ends in a norm of its tokens: a pretrained one does, a classifier norms their mean instead.
     #[serde(skip)]

@@ -1,16 +1,15 @@
 //! The closed set of vision encoders.
 
-use std::fmt;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use limbic_weights::Checkpoint;
-use serde::{Deserialize, Serialize};
 
+use super::kind::{CheckpointFile, VisionKind, VisionSizes};
 use super::model_config::{parse, read_json, refuse, vision_part};
 use super::{
-    Clip, ClipConfig, Dinov2, Dinov2Config, Eva, EvaConfig, ImageProcessor, LnVision, Mae,
-    MaeConfig, Picture, Siglip, SiglipConfig, VideoMae, VideoMaeConfig, weights_error,
+    Clip, ClipConfig, Dinov2, Dinov2Config, Eva, EvaConfig, ImageProcessor, Mae, MaeConfig,
+    Picture, Siglip, SiglipConfig, VideoMae, VideoMaeConfig, weights_error,
 };
 use crate::{EncoderError, HiddenStates, Keep};
 
@@ -60,76 +59,6 @@ pub enum VisionNetwork {
     Mae(Mae),
     /// VideoMAE's encoder.
     VideoMae(VideoMae),
-}
-
-/// The architectures by the names that configs give them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VisionKind {
-    /// CLIP's vision tower.
-    Clip,
-    /// EVA-CLIP's ViT-g/14, as BLIP-2 uses it.
-    EvaClipG,
-    /// SigLIP's vision tower.
-    Siglip,
-    /// DINOv2, with or without registers.
-    Dinov2,
-    /// A masked autoencoder's encoder.
-    Mae,
-    /// VideoMAE's encoder.
-    Videomae,
-}
-
-impl fmt::Display for VisionKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Clip => "clip",
-            Self::EvaClipG => "eva_clip_g",
-            Self::Siglip => "siglip",
-            Self::Dinov2 => "dinov2",
-            Self::Mae => "mae",
-            Self::Videomae => "videomae",
-        })
-    }
-}
-
-/// Sizes of a vision encoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VisionSizes {
-    /// Width of the hidden states.
-    pub hidden_size: usize,
-    /// Number of layers: there is one hidden state more.
-    pub num_layers: usize,
-    /// Side of a picture in pixels, as the model was trained.
-    pub image_size: usize,
-    /// Side of a patch in pixels.
-    pub patch_size: usize,
-    /// Patches of a picture of `image_size`, or tubelets of a clip.
-    pub num_patches: usize,
-    /// Tokens before the patches: class and register tokens.
-    pub extra_tokens: usize,
-    /// Width of the pooled output, where there is one.
-    pub pooled_dim: Option<usize>,
-    /// Frames that a patch lasts: 1 for pictures.
-    pub tubelet_size: usize,
-    /// Frames of a clip, for models of video.
-    pub num_frames: Option<usize>,
-}
-
-/// A checkpoint in the layout of its authors' code, which does not say what it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CheckpointFile {
-    /// `eva_vit_g.pth`, for pictures of this side, followed by this norm.
-    EvaClipG {
-        /// In pixels; 224 as trained, 448 as MiniGPT-v2 uses it.
-        image_size: usize,
-        /// What follows the last block.
-        ln_vision: LnVision,
-    },
-    /// ViT-L/16 of masked autoencoders.
-    MaeLarge,
-    /// ViT-L/16 of VideoMAE.
-    VideoMaeLarge,
 }
 
 impl VisionModel {
@@ -289,23 +218,23 @@ impl VisionModel {
                 "absent from the model's folder; put it there, or give pixel values instead of pictures",
             )
         })?;
+        let refused = |problem| {
+            Err(EncoderError::Input {
+                kind: self.kind().name(),
+                problem,
+            })
+        };
         let Some(first) = pictures.first() else {
-            return Err(EncoderError::PixelValues {
-                got: vec![0],
-                wanted: "at least one picture".into(),
-            });
+            return refused("got no picture, wanted at least one".into());
         };
         let [height, width] = processor.output_size(first.height, first.width);
         let mut values = Vec::with_capacity(pictures.len() * 3 * height * width);
         for picture in pictures {
-            let got = processor.output_size(picture.height, picture.width);
-            if got != [height, width] {
-                return Err(EncoderError::PixelValues {
-                    got: got.to_vec(),
-                    wanted: format!(
-                        "pictures of {height} x {width} after resizing, as the first one is; give them one by one"
-                    ),
-                });
+            let [high, wide] = processor.output_size(picture.height, picture.width);
+            if [high, wide] != [height, width] {
+                return refused(format!(
+                    "got a picture of {high} x {wide} after resizing, wanted {height} x {width} as the first one; give them one by one"
+                ));
             }
             values.extend(processor.run(*picture)?);
         }
@@ -366,16 +295,19 @@ impl VisionModel {
             (VisionNetwork::VideoMae(network), PixelValues::Videos(x)) if fits => {
                 Ok(network.forward(x, keep))
             }
-            _ => Err(EncoderError::PixelValues {
-                got,
-                wanted: match num_frames {
+            _ => {
+                let wanted = match num_frames {
                     Some(frames) => format!("[clips, {frames}, 3, {side}, {side}]"),
                     None if self.interpolates() => {
                         format!("[pictures, 3, height, width] with sides of at least {patch}")
                     }
                     None => format!("[pictures, 3, {side}, {side}]"),
-                },
-            }),
+                };
+                Err(EncoderError::Input {
+                    kind: self.kind().name(),
+                    problem: format!("got pixel values of shape {got:?}, wanted {wanted}"),
+                })
+            }
         }
     }
 }

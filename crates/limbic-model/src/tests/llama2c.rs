@@ -40,7 +40,10 @@ fn the_small_model_tells_its_story() {
     let copy = tempfile::tempdir().unwrap();
     write_decoder(&llama, &tokenizer, copy.path()).unwrap();
     let (again, tokenizer_again) = read_decoder(copy.path(), &device).unwrap();
-    assert_eq!(tokenizer_again.to_json().unwrap(), tokenizer.to_json().unwrap());
+    assert_eq!(
+        tokenizer_again.to_json().unwrap(),
+        tokenizer.to_json().unwrap()
+    );
     for llama in [llama, again] {
         let begin = Tensor::<2, Int>::from_data([[tokenizer.bos as i32]], &device);
         let prompt = Prompt {
@@ -67,7 +70,11 @@ fn its_tokenizer_splits_as_llama2c_does() {
     assert_eq!(encodings.len(), 200);
     for encoding in encodings {
         let text = encoding["text"].as_str().unwrap();
-        assert_eq!(tokenizer.encode(text).unwrap(), ids(&encoding["ids"]), "{text:?}");
+        assert_eq!(
+            tokenizer.encode(text).unwrap(),
+            ids(&encoding["ids"]),
+            "{text:?}"
+        );
         assert_eq!(tokenizer.decode(&ids(&encoding["ids"])).unwrap(), text);
     }
 }
@@ -81,5 +88,8 @@ fn a_folder_must_hold_one_model() {
     let message = read_decoder(folder.path(), &Device::flex())
         .unwrap_err()
         .to_string();
-    assert!(message.contains("2 checkpoints and 1 tokenizers"), "{message}");
+    assert!(
+        message.contains("2 checkpoints and 1 tokenizers"),
+        "{message}"
+    );
 }

@@ -2,6 +2,7 @@
 
 mod artifact;
 mod batch;
+mod llama2c;
 mod trainables;
 
 use burn::tensor::{Device, Tensor};

@@ -1,9 +1,13 @@
 //! A tiny model and a handful of invented clips, on which data set, evaluation and replicas are tested.
 
+mod backbones;
 mod dataset;
 mod evaluation;
+mod features;
 mod import;
+mod losses;
 mod replicas;
+mod training;
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,22 @@
+use indicatif::HumanBytes;
+
+use crate::args::FetchArgs;
+use crate::fetch::{Wish, fetch};
+
+pub(crate) fn run(args: &FetchArgs) -> anyhow::Result<()> {
+    let fetched = fetch(&Wish {
+        model: &args.model,
+        revision: &args.revision,
+        include: &args.include,
+        to: args.to.as_deref(),
+        offline: args.offline,
+    })?;
+    if fetched.existed {
+        eprintln!("note: the folder was there already, with the same files");
+    }
+    println!("{}", fetched.folder.display());
+    for (name, size) in &fetched.files {
+        println!("  {name}  {}", HumanBytes(*size));
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! Hugging Face's cache: contents under `blobs/` by their ETag, names under `snapshots/COMMIT/` as links to them, revisions under
+//! `refs/`. `hf-hub` knows where these lie.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use hf_hub::{Cache, CacheRepo, Repo};
+use limbic_train::RunError;
+
+use super::select::{is_weights, select};
+
+/// A repository's place in the cache.
+pub(super) struct Snapshot {
+    repo: CacheRepo,
+    revision: String,
+    root: PathBuf,
+}
+
+/// Files of a commit that the cache holds.
+pub(super) struct Held {
+    folder: PathBuf,
+    names: Vec<String>,
+}
+
+impl Snapshot {
+    pub(super) fn new(cache: &Cache, repo: Repo) -> Self {
+        Self {
+            revision: repo.revision().to_string(),
+            root: cache.path().join(repo.folder_name()),
+            repo: cache.repo(repo),
+        }
+    }
+
+    /// Where the content of this ETag lies, or shall lie; the folder is there.
+    pub(super) fn blob(&self, etag: &str) -> anyhow::Result<PathBuf> {
+        let blobs = self.root.join("blobs");
+        fs::create_dir_all(&blobs).with_context(|| blobs.display().to_string())?;
+        Ok(blobs.join(etag))
+    }
+
+    /// Lets a name of a commit point to a content.
+    pub(super) fn point(&self, commit: &str, name: &str, blob: &Path) -> anyhow::Result<()> {
+        let link = self.repo.pointer_path(commit).join(name);
+        let at = || link.display().to_string();
+        if let Some(folder) = link.parent() {
+            fs::create_dir_all(folder).with_context(at)?;
+        }
+        if fs::symlink_metadata(&link).is_ok() {
+            fs::remove_file(&link).with_context(at)?;
+        }
+        let up = "../".repeat(2 + name.matches('/').count());
+        let blob_name = blob.file_name().unwrap_or_default().to_string_lossy();
+        symlink(&format!("{up}blobs/{blob_name}"), blob, &link).with_context(at)
+    }
+
+    /// Lets the revision stand for a commit.
+    pub(super) fn remember(&self, commit: &str) -> anyhow::Result<()> {
+        let at = || self.root.join("refs").display().to_string();
+        self.repo.create_ref(commit).with_context(at)
+    }
+
+    pub(super) fn hold(&self, commit: &str, names: Vec<String>) -> Held {
+        Held {
+            folder: self.repo.pointer_path(commit),
+            names,
+        }
+    }
+
+    /// What the cache holds of the wanted files.
+    ///
+    /// # Errors
+    /// Nothing, or not all that an index lists.
+    pub(super) fn find(&self, what: &str, include: &[&str]) -> anyhow::Result<Held> {
+        let by_ref = fs::read_to_string(self.root.join("refs").join(&self.revision));
+        let commit = by_ref.map_or_else(|_| self.revision.clone(), |text| text.trim().to_string());
+        let folder = self.repo.pointer_path(&commit);
+        let absent = |detail: String| {
+            RunError::recipe(format!(
+                "{what}, revision `{}`, is not in the cache {}{detail}; fetch it once without --offline and HF_HUB_OFFLINE",
+                self.revision,
+                self.root.display()
+            ))
+        };
+        if !folder.is_dir() {
+            return Err(absent(String::new()));
+        }
+        let mut all = Vec::new();
+        files_below(&folder, &folder, &mut all)?;
+        let names = select(all, include);
+        if names.is_empty() || (include.is_empty() && !names.iter().any(|name| is_weights(name))) {
+            return Err(absent(": it holds no weights of it".into()));
+        }
+        for index in names.iter().filter(|name| name.ends_with(".index.json")) {
+            let path = folder.join(index);
+            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let index: serde_json::Value =
+                serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+            let shards = index["weight_map"].as_object().into_iter().flatten();
+            for shard in shards.filter_map(|(_, shard)| shard.as_str()) {
+                if !names.iter().any(|name| name == shard) {
+                    return Err(absent(format!(": `{shard}` is missing")));
+                }
+            }
+        }
+        Ok(Held { folder, names })
+    }
+}
+
+impl Held {
+    /// Names and bytes.
+    pub(super) fn sizes(&self) -> anyhow::Result<Vec<(String, u64)>> {
+        let size = |name: &String| {
+            let path = self.folder.join(name);
+            let metadata = fs::metadata(&path).with_context(|| path.display().to_string())?;
+            Ok((name.clone(), metadata.len()))
+        };
+        self.names.iter().map(size).collect()
+    }
+
+    /// Makes `target` a folder of these files, which appears whole or not at all. `true` if it was that already.
+    ///
+    /// # Errors
+    /// A folder that holds anything else, a disk that cannot be written.
+    pub(super) fn lay_out(&self, target: &Path) -> anyhow::Result<bool> {
+        let at = || target.display().to_string();
+        if target.exists() {
+            if self.is_at(target)? {
+                return Ok(true);
+            }
+            return Err(RunError::recipe(format!(
+                "{} is there already and holds something else; name another folder with --to, or move it away",
+                target.display()
+            )));
+        }
+        let Some(name) = target.file_name() else {
+            bail!("{} is no name for a folder", target.display());
+        };
+        let partial = target.with_file_name(format!(".{}.partial", name.to_string_lossy()));
+        if partial.exists() {
+            fs::remove_dir_all(&partial).with_context(|| partial.display().to_string())?;
+        }
+        for name in &self.names {
+            let (from, to) = (self.folder.join(name), partial.join(name));
+            let at = || format!("{} to {}", from.display(), to.display());
+            if let Some(folder) = to.parent() {
+                fs::create_dir_all(folder).with_context(at)?;
+            }
+            let from = fs::canonicalize(&from).with_context(at)?;
+            // Links cost no space, but stay within one file system.
+            if fs::hard_link(&from, &to).is_err() {
+                fs::copy(&from, &to).with_context(at)?;
+                File::open(&to).and_then(|file| file.sync_all()).with_context(at)?;
+            }
+        }
+        fs::rename(&partial, target).with_context(at)?;
+        Ok(false)
+    }
+
+    fn is_at(&self, target: &Path) -> anyhow::Result<bool> {
+        let mut there = Vec::new();
+        if target.is_dir() {
+            files_below(target, target, &mut there)?;
+        }
+        let mut wanted = self.sizes()?;
+        wanted.sort();
+        there.sort();
+        Ok(there.len() == wanted.len()
+            && wanted.iter().all(|(name, size)| is_file_of(&target.join(name), *size)))
+    }
+}
+
+/// Whether there is a file of this size.
+pub(super) fn is_file_of(path: &Path, size: u64) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
+}
+
+/// The files below `folder`, as paths from `root` on with `/` between their parts.
+fn files_below(root: &Path, folder: &Path, found: &mut Vec<String>) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry.with_context(|| folder.display().to_string())?.path();
+        if path.is_dir() {
+            files_below(root, &path, found)?;
+        } else if path.exists() {
+            let name = path.strip_prefix(root).unwrap_or(&path);
+            let parts: Vec<_> = name.iter().map(|part| part.to_string_lossy()).collect();
+            found.push(parts.join("/"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn symlink(relative: &str, _blob: &Path, link: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(relative, link)
+}
+
+#[cfg(not(unix))]
+fn symlink(_relative: &str, blob: &Path, link: &Path) -> std::io::Result<()> {
+    fs::hard_link(blob, link).or_else(|_| fs::copy(blob, link).map(drop))
+}
