@@ -21,7 +21,6 @@ mod checkpoint;
 mod counter;
 mod digest;
 mod error;
-mod globals;
 mod header;
 mod load;
 mod name;

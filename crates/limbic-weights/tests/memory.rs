@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -119,7 +120,8 @@ fn the_loading_process() {
         .unwrap()
         .load(large(), None)
         .unwrap();
-    println!("\ntaken: {}", memory_peak() - before);
+    let taken = memory_peak() - before;
+    writeln!(std::io::stdout(), "\ntaken: {taken}").unwrap();
     assert!(
         model
             .layers
