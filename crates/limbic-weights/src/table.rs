@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(
             table.to_string(),
             "layers.*     24 x          14,880\n\
-             (frozen)                      14\n\
+             (frozen)                       14\n\
              trainable params: 14,880 || all params: 14,894 || trainable%: 99.9060"
         );
         let peft = ParameterTable {
