@@ -91,16 +91,16 @@ def save(name, layout):
 def minigpt_v2():
     layout = Layout()
     layout.adapters(["q_proj", "v_proj"])
-    layout.linear("llama_proj", 4 * PATCH, WIDTH, "projectors.0.linear")
+    layout.linear("llama_proj", 4 * PATCH, WIDTH, "projectors.0.body.linear")
     return layout
 
 
 def emotion_llama():
     layout = minigpt_v2()
-    layout.linear("feats_llama_proj1", FACE, WIDTH, "projectors.1.linear")
-    layout.linear("feats_llama_proj2", FACE, WIDTH, "projectors.2.linear")
-    layout.linear("feats_llama_proj3", VOICE, WIDTH, "projectors.3.linear")
-    layout.linear("cls_tk_llama_proj", PATCH, WIDTH, "projectors.4.linear")
+    layout.linear("feats_llama_proj1", FACE, WIDTH, "projectors.1.body.linear")
+    layout.linear("feats_llama_proj2", FACE, WIDTH, "projectors.2.body.linear")
+    layout.linear("feats_llama_proj3", VOICE, WIDTH, "projectors.3.body.linear")
+    layout.linear("cls_tk_llama_proj", PATCH, WIDTH, "projectors.4.body.linear")
     for part in ["feats_prep.0.0", "feats_prep.0.3", "attention_mlp.0", "fc_att", "fc_out"]:
         layout.linear(f"attention.{part}", 3, 2, None)
     return layout
@@ -108,8 +108,8 @@ def emotion_llama():
 
 def affectgpt_v1():
     layout = Layout()
-    layout.branch("video", "video_frame_position_embedding.weight", PATCH, 7, 3, "llama_proj", "projectors.0", layers=2)
-    layout.branch("audio", "audio_position_embedding.weight", VOICE, 5, 2, "audio_llama_proj", "projectors.1")
+    layout.branch("video", "video_frame_position_embedding.weight", PATCH, 7, 3, "llama_proj", "projectors.0.body", layers=2)
+    layout.branch("audio", "audio_position_embedding.weight", VOICE, 5, 2, "audio_llama_proj", "projectors.1.body")
     layout.theirs["audio_encoder.modality_preprocessors.audio.buffer"] = torch.ones(1)
     return layout
 
@@ -120,16 +120,16 @@ SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 def affectgpt_v2():
     layout = Layout()
     layout.adapters(SEVEN)
-    layout.linear("video_attention_mlp", PATCH, 1, "projectors.0.attention_mlp")
-    layout.linear("affectgpt_proj", PATCH, WIDTH, "projectors.0.proj")
-    layout.linear("audio_attention_mlp", VOICE, 1, "projectors.1.attention_mlp")
-    layout.linear("audio_llama_proj", VOICE, WIDTH, "projectors.1.proj")
-    layout.linear("image_llama_proj", PATCH, WIDTH, "projectors.2.proj")
-    layout.linear("multi_video_embs", PATCH, PATCH, "fusions.0.embs.0")
-    layout.linear("multi_audio_embs", VOICE, PATCH, "fusions.0.embs.1")
-    layout.linear("attention_mlp", 2 * PATCH, PATCH, "fusions.0.attention_mlp")
-    layout.linear("fc_att", PATCH, 2, "fusions.0.fc_att")
-    layout.linear("multi_llama_proj", PATCH, WIDTH, "fusions.0.proj")
+    layout.linear("video_attention_mlp", PATCH, 1, "projectors.0.body.attention_mlp")
+    layout.linear("affectgpt_proj", PATCH, WIDTH, "projectors.0.body.proj")
+    layout.linear("audio_attention_mlp", VOICE, 1, "projectors.1.body.attention_mlp")
+    layout.linear("audio_llama_proj", VOICE, WIDTH, "projectors.1.body.proj")
+    layout.linear("image_llama_proj", PATCH, WIDTH, "projectors.2.body.proj")
+    layout.linear("multi_video_embs", PATCH, PATCH, "fusions.0.body.embs.0")
+    layout.linear("multi_audio_embs", VOICE, PATCH, "fusions.0.body.embs.1")
+    layout.linear("attention_mlp", 2 * PATCH, PATCH, "fusions.0.body.attention_mlp")
+    layout.linear("fc_att", PATCH, 2, "fusions.0.body.fc_att")
+    layout.linear("multi_llama_proj", PATCH, WIDTH, "fusions.0.body.proj")
     layout.theirs["visual_encoder.model.vision_model.embeddings.position_ids"] = torch.arange(3)[None]
     return layout
 
@@ -137,12 +137,12 @@ def affectgpt_v2():
 def affectgpt_v2_qformer():
     layout = Layout()
     layout.adapters(["q_proj"])
-    layout.branch("video", "video_frame_position_embedding.weight", PATCH, 7, 1, "affectgpt_proj", "projectors.0")
-    layout.branch("audio", "audio_position_embedding.weight", VOICE, 5, 1, "audio_llama_proj", "projectors.1")
-    layout.linear("image_llama_proj", PATCH, WIDTH, "projectors.2.proj")
-    layout.linear("multi_video_embs", PATCH, PATCH, "fusions.0.embs.0")
-    layout.linear("multi_audio_embs", VOICE, PATCH, "fusions.0.embs.1")
-    layout.branch("multi", "multi_position_embedding.weight", PATCH, 11, 1, "multi_llama_proj", "fusions.0")
+    layout.branch("video", "video_frame_position_embedding.weight", PATCH, 7, 1, "affectgpt_proj", "projectors.0.body")
+    layout.branch("audio", "audio_position_embedding.weight", VOICE, 5, 1, "audio_llama_proj", "projectors.1.body")
+    layout.linear("image_llama_proj", PATCH, WIDTH, "projectors.2.body.proj")
+    layout.linear("multi_video_embs", PATCH, PATCH, "fusions.0.body.embs.0")
+    layout.linear("multi_audio_embs", VOICE, PATCH, "fusions.0.body.embs.1")
+    layout.branch("multi", "multi_position_embedding.weight", PATCH, 11, 1, "multi_llama_proj", "fusions.0.body")
     return layout
 
 

@@ -196,7 +196,7 @@ fn a_start_from_minigpt_leaves_the_other_projectors_as_they_were_seeded() {
     assert!(
         imported
             .left
-            .contains(&"projectors.4.linear.weight".to_string())
+            .contains(&"projectors.4.body.linear.weight".to_string())
     );
     for (name, tensor) in &got.tensors {
         let left = imported.left.contains(name);
@@ -219,7 +219,7 @@ fn what_does_not_fit_is_named() {
             import(Published::EmotionLlama, "minigpt_v2.pth", &emotion, &two),
             vec![
                 "minigpt_v2.pth",
-                "missing `projectors.1.linear.weight` [8, 5]",
+                "missing `projectors.1.body.linear.weight` [8, 5]",
             ],
         ),
         (
@@ -286,8 +286,8 @@ fn what_does_not_fit_is_named() {
                 &SEVEN,
             ),
             vec![
-                "missing `projectors.0.query_tokens`",
-                "unexpected `projectors.0.attention_mlp.weight`",
+                "missing `projectors.0.body.query_tokens`",
+                "unexpected `projectors.0.body.attention_mlp.weight`",
             ],
         ),
         (

@@ -54,7 +54,9 @@ fn fusion(config: &EmotionLlmConfig) -> Result<String, ModelError> {
         .iter()
         .position(|fused| fused.name == "multi");
     match found {
-        Some(index) if config.fusions[index].sources == SOURCES => Ok(format!("fusions.{index}.")),
+        Some(index) if config.fusions[index].sources == SOURCES => {
+            Ok(format!("fusions.{index}.body."))
+        }
         _ => Err(ModelError::Config(format!(
             "the checkpoint has weights for a fusion `multi` of {}, in this order; take configs/models/affectgpt-v2.yaml, \
              or build yours like it",

@@ -60,5 +60,5 @@ pub(super) fn projector(config: &EmotionLlmConfig, name: &str) -> Result<String,
             inputs.join(", ")
         ))
     })?;
-    Ok(format!("projectors.{index}."))
+    Ok(format!("projectors.{index}.body."))
 }

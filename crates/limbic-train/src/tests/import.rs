@@ -50,7 +50,10 @@ fn an_imported_checkpoint_is_an_ordinary_artifact() {
     let (artifact, imported) = import.run(&device()).unwrap();
     assert_eq!(
         imported.left,
-        ["projectors.1.linear.weight", "projectors.1.linear.bias"]
+        [
+            "projectors.1.body.linear.weight",
+            "projectors.1.body.linear.bias"
+        ]
     );
     let out = folder.path().join("imported");
     write_directory(&out, |partial| artifact.write(partial, &out)).unwrap();
