@@ -150,7 +150,9 @@ impl Held {
             // Links cost no space, but stay within one file system.
             if fs::hard_link(&from, &to).is_err() {
                 fs::copy(&from, &to).with_context(at)?;
-                File::open(&to).and_then(|file| file.sync_all()).with_context(at)?;
+                File::open(&to)
+                    .and_then(|file| file.sync_all())
+                    .with_context(at)?;
             }
         }
         fs::rename(&partial, target).with_context(at)?;
@@ -166,7 +168,9 @@ impl Held {
         wanted.sort();
         there.sort();
         Ok(there.len() == wanted.len()
-            && wanted.iter().all(|(name, size)| is_file_of(&target.join(name), *size)))
+            && wanted
+                .iter()
+                .all(|(name, size)| is_file_of(&target.join(name), *size)))
     }
 }
 

@@ -159,7 +159,10 @@ impl Hub {
             }
             (None, None) => cache.token(),
         };
-        if token.iter().any(|token| !token.chars().all(|c| c.is_ascii_graphic())) {
+        if token
+            .iter()
+            .any(|token| !token.chars().all(|c| c.is_ascii_graphic()))
+        {
             return Err(RunError::recipe(
                 "the token holds characters that no token has; set HF_TOKEN again",
             ));
@@ -175,8 +178,7 @@ impl Hub {
             .timeout_per_read(Some(Duration::from_secs(60)));
         Ok(Self {
             agent: config.build().into(),
-            endpoint: Address::new(endpoint.trim_end_matches('/'))
-                .context("HF_ENDPOINT")?,
+            endpoint: Address::new(endpoint.trim_end_matches('/')).context("HF_ENDPOINT")?,
             token: token.filter(|token| !token.is_empty()).map(Token),
         })
     }
@@ -321,8 +323,12 @@ impl Hub {
             ("GatedRepo", _) | (_, StatusCode::FORBIDDEN) => anyhow!(
                 "`{repo}` is gated, and {token}: accept its conditions at {page} and set HF_TOKEN to a token of that account"
             ),
-            ("RevisionNotFound", _) => RunError::recipe(format!("`{repo}` has no revision `{revision}`; see {page}")),
-            ("EntryNotFound", _) => anyhow!("`{repo}` lists a file that it does not have; see {page}"),
+            ("RevisionNotFound", _) => {
+                RunError::recipe(format!("`{repo}` has no revision `{revision}`; see {page}"))
+            }
+            ("EntryNotFound", _) => {
+                anyhow!("`{repo}` lists a file that it does not have; see {page}")
+            }
             ("RepoNotFound", _) | (_, StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) => anyhow!(
                 "there is no model `{repo}` at {}, or it is private and {token}; check the name",
                 self.endpoint
