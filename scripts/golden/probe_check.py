@@ -6,7 +6,7 @@
 Builds each model (odd sizes, non-square pictures, sounds of 1 to 2 s, padding on either side), saves it as transformers does,
 runs `limbic probe` on it with prepared inputs and with its own preprocessing, and prints the largest absolute differences.
 Fails above 2e-5 on hidden states and 1e-4 on logits; with preprocessing, pictures and sounds may differ by 1e-4. NAMEs choose
-some of the models. Everything is made in a temporary folder; where PyTorch is not installed, the environment of
+some of the models. Pillow 13 resizes tall pictures otherwise than the versions before it; see requirements.txt. Everything is made in a temporary folder; where PyTorch is not installed, the environment of
 scripts/golden/setup.sh is made and used.
 """
 
@@ -236,7 +236,7 @@ def siglip_tower(model, pixels):
 
 def mae(model, pixels):
     """The encoder alone: nothing is masked, and nothing shuffled."""
-    patches = model.embeddings.num_patches
+    patches = (model.config.image_size // model.config.patch_size) ** 2
     noise = torch.arange(patches, dtype=torch.float32).expand(pixels.shape[0], -1) / patches
     out = model(pixels, noise=noise, output_hidden_states=True)
     return listed(out.hidden_states, last_hidden_state=out.last_hidden_state)
@@ -272,7 +272,7 @@ MODELS = {
     "siglip": lambda n, f: vision(n, f, tf.SiglipModel(tf.SiglipConfig(
         vision_config=VISION, text_config=TEXT)), siglip_tower, *SIGLIP),
     "siglip-vision": lambda n, f: vision(n, f, tf.SiglipVisionModel(tf.SiglipVisionConfig(**VISION)), plain, *SIGLIP),
-    "eva (blip-2)": lambda n, f: vision("eva", f, tf.Blip2VisionModel(tf.Blip2VisionConfig(**VISION)), plain, *BLIP),
+    "eva": lambda n, f: vision(n, f, tf.Blip2VisionModel(tf.Blip2VisionConfig(**VISION)), plain, *BLIP),
     "dinov2": lambda n, f: vision(n, f, tf.Dinov2Model(tf.Dinov2Config(**VISION)), plain, *BIT, sizes=OTHER_SIZES),
     "dinov2-registers": lambda n, f: vision(n, f, tf.Dinov2WithRegistersModel(tf.Dinov2WithRegistersConfig(
         **VISION, num_register_tokens=3)), plain, *BIT, sizes=OTHER_SIZES),
