@@ -84,10 +84,13 @@ fn every_shipped_model_has_the_published_number_of_parameters() {
     assert_eq!(33_554_432 + 41_439_232, 74_993_664);
     let files = files(Path::new("configs/models"));
     let name = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
-    let names: Vec<String> = files.iter().map(|path| name(path)).collect();
-    assert_eq!(names, wanted.map(|(name, _)| name));
+    assert_eq!(files.len(), wanted.len(), "{files:?}");
     let device = Device::flex();
-    for (path, (name, counts)) in files.iter().zip(wanted) {
+    for path in &files {
+        let (name, counts) = *wanted
+            .iter()
+            .find(|(wanted, _)| *wanted == name(path))
+            .unwrap_or_else(|| panic!("{} has no number to hold", path.display()));
         let model = ModelRecipe::read(path)
             .and_then(|model| model.blank(0, &device))
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));

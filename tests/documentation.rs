@@ -19,6 +19,8 @@ model:
              num_attention_heads: 1, num_key_value_heads: 1, max_position_embeddings: 9 }
   lora: { r: 1, lora_alpha: 1, target_modules: [q_proj] }
   head: { hidden: 1 }
+  valence: { hidden: 1 }
+  alignment: { dim: 1 }
   inputs:
     - name: a
       placeholder: <a>
@@ -49,7 +51,7 @@ model:
     - { name: l, sources: [c, f], fusion: { kind: cross_modal, dim: 8, heads: 1 } }
     - { name: m, sources: [c, f], fusion: { kind: conv_attention } }
 data: { manifest: m, tasks: { emotion: 1 } }
-train: { steps: 1, batch_size: 4, learning_rate: { head: 1 }, loss: {} }
+train: { steps: 1, batch_size: 4, learning_rate: { head: 1 }, loss: { valence: {} } }
 evaluation: {}
 run: {}
 ",
@@ -107,6 +109,10 @@ fn every_key_of_a_recipe_is_documented() {
         "seed",
         "lora_dropout",
         "max_skipped",
+        "lora_plus",
+        "mask_share",
+        "ccc",
+        "reads",
         "standardise",
         "n_fft",
         "keep",

@@ -2,7 +2,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-use crate::workplace::{Said, Workplace, json, stage1, stage2};
+use crate::workplace::{Said, Workplace, json, objectives, stage1, stage2};
 
 /// A training under way; killed when it is dropped, also by a test that fails.
 struct Training {
@@ -188,4 +188,50 @@ fn another_seed_is_another_run() {
         ])
         .succeeded();
     assert_ne!(workplace.hashes("stage1"), workplace.hashes("other"));
+}
+
+#[test]
+fn all_objectives_together_resume_exactly_on_other_devices() {
+    let whole = Workplace::new();
+    whole.write_recipe("objectives", &objectives(7));
+    let said = train(&whole, "objectives.yaml", "cpu:1");
+    assert!(
+        said.stderr
+            .contains("losses: lm, class, valence, contrastive, masked"),
+        "{}",
+        said.stderr
+    );
+    let killed = Workplace::new();
+    killed.write_recipe("objectives", &objectives(7));
+    drop(Training::until_step(
+        killed.command(&["train", "objectives.yaml", "--devices", "cpu:2"]),
+        5,
+    ));
+    let said = train(&killed, "objectives.yaml", "cpu:3");
+    assert!(said.stderr.contains("resuming at step "), "{}", said.stderr);
+    assert_eq!(killed.hashes("objectives"), whole.hashes("objectives"));
+    assert_eq!(losses(&killed, "objectives"), losses(&whole, "objectives"));
+    let metrics = std::fs::read_to_string(whole.path("runs/objectives/metrics.jsonl")).unwrap();
+    for kind in ["train", "validation"] {
+        let line = metrics
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .find(|line| line["kind"] == kind)
+            .unwrap();
+        for term in ["lm", "class", "valence", "contrastive", "masked"] {
+            let loss = &line[format!("{term}_loss")];
+            assert!(loss.as_f64().unwrap() > 0.0, "{kind}: {term} {loss}");
+        }
+        if kind == "validation" {
+            for key in [
+                "valence_ccc",
+                "valence_mae",
+                "retrieval",
+                "head_uar",
+                "text_uar",
+            ] {
+                assert!(line[key].is_number(), "{key} in {line}");
+            }
+        }
+    }
 }

@@ -233,3 +233,46 @@ run: {{ log_every: 1, save_every: 4 }}
 "
     )
 }
+
+/// Every objective at once, with what only they have: a fusion that the class head reads, a schedule, label weights.
+pub(crate) fn objectives(steps: u64) -> String {
+    let stage1 = stage1(steps)
+        .replace("name: stage1", "name: objectives")
+        .replace(
+            "tasks: { describe: 1.0 }",
+            "tasks: { emotion: 1.0, describe: 1.0 }",
+        )
+        .replace(
+            "projectors: 1.0e-3 }",
+            "projectors: 1.0e-3, fusions: 1.0e-3, head: 1.0e-3 }",
+        )
+        .replace(
+            "data:\n",
+            "  fusions:
+    - name: fused
+      sources: [video, audio, transcript]
+      fusion: { kind: cross_modal, dim: 8, heads: 2, layers: 1, self_layers: 1, standardise: true }
+  head: { hidden: 8, reads: fused }
+  valence: { hidden: 0 }
+  alignment: { dim: 6 }
+data:
+",
+        )
+        .replace(
+            "loss: { class_weight: 0.0 }",
+            "loss:
+    class_weight: 0.5
+    label_weights: balanced
+    focal_gamma: 1.0
+    valence: { mse: 1.0, ccc: 0.5 }
+    contrastive_weight: [[0, 0.2], [6, 1.0]]
+    masked_weight: 0.5
+    mask_share: 0.3",
+        )
+        .replace("metric: loss }", "metric: loss, max_new_tokens: 4 }")
+        .replace("save_every: 5", "save_every: 2");
+    format!(
+        "labels: {}/configs/labels/synth-6.yaml\n{stage1}",
+        root().display()
+    )
+}

@@ -6,14 +6,14 @@ Tiny decoders with random weights, biases and norms included, in every variant t
 
 - `untied`: 6 heads on 2 key-value heads;
 - `tied`: the same, with a head_dim that is not hidden_size / heads and another rope_theta;
-- `llama3`: tied, RoPE of type llama3 in the older spelling, so short an original context that two thirds of the
-  frequencies are stretched within the 80 positions at hand;
+- `llama3`: tied, in BF16, RoPE of type llama3 in the older spelling, so short an original context that two thirds of
+  the frequencies are stretched within the 80 positions at hand;
 - `qwen2`: biased queries, keys and values, 9 heads on 3 key-value heads, 3 blocks, in shards, keys of transformers 5;
 - `biased`: a LLaMA with `attention_bias` and `mlp_bias`, and linear RoPE scaling.
 
 Each has hidden states (transformers' `output_hidden_states`), logits, the same with left padding, gradients, greedy
 texts, and one PEFT adapter: plain, rsLoRA, DoRA on chosen blocks, patterns of ranks behind a regular expression, DoRA
-with dropout. The weights are drawn far larger than a fresh model's, so that attention is sharp and a wrong rotation or
+with dropout. `rotary.safetensors` has rotary angles of published models at positions far out. The weights are drawn far larger than a fresh model's, so that attention is sharp and a wrong rotation or
 head order shows in the logits. Needs torch, transformers, peft, safetensors, numpy.
 """
 
@@ -172,7 +172,13 @@ def make(name, settings, seed):
     else:
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape)).eval()
     randomise(model, seed)
+    if name == "llama3":
+        # Saved in half precision, as published; what follows computes with the rounded weights in F32.
+        # `to` would round the rotary frequencies too, which loading a checkpoint does not.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.bfloat16()
     save(model, folder, name, settings.get("shard"))
+    model = model.float()
 
     generator = torch.Generator().manual_seed(seed + 1)
     length = settings.get("length", 11)
@@ -210,6 +216,15 @@ def make(name, settings, seed):
                 parameter.copy_(0.2 * noise)
     adapted.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    if isinstance(config["target_modules"], list):
+        # PEFT keeps a set, whose order is another in every process.
+        config["target_modules"].sort()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True))
+    if name == "tied":
+        # The older kind of file; its config is that beside the newer one.
+        torch.save(peft.get_peft_model_state_dict(adapted), folder / "adapter" / "adapter_model.bin")
 
     def measure(prefix):
         for parameter in adapted.parameters():
@@ -248,7 +263,26 @@ def make(name, settings, seed):
     print(name, {k: round(v, 1) for k, v in largest.items()})
 
 
+def rotary():
+    """Cosines and sines of single positions, one row each."""
+    tensors = {"positions": torch.tensor([0, 1, 17, 300, 4095], dtype=torch.float32)}
+    llama3 = LLAMA3 | dict(factor=32.0, original_max_position_embeddings=8192)
+    for name, head, parameters in [
+        ("llama-2", 128, dict(rope_type="default", rope_theta=10000.0)),
+        ("qwen2.5", 128, dict(rope_type="default", rope_theta=1000000.0)),
+        ("llama-3.2", 64, dict(rope_theta=500000.0, **llama3)),
+        ("linear", 80, dict(rope_type="linear", factor=4.0, rope_theta=10000.0)),
+    ]:
+        config = transformers.LlamaConfig(hidden_size=head, num_attention_heads=1, max_position_embeddings=131072,
+                                          rope_parameters=parameters)
+        embedding = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config)
+        cos, sin = embedding(torch.zeros(1), tensors["positions"].long()[None])
+        tensors |= {f"{name}.cos": cos[0], f"{name}.sin": sin[0]}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, OUT / "rotary.safetensors", metadata={"format": "pt"})
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    rotary()
     for index, (name, settings) in enumerate(MODELS.items()):
         make(name, settings, seed=20 + index)

@@ -8,13 +8,15 @@ of weights and inputs by autograd. Needs torch, transformers, einops and safeten
     python scripts/golden/projectors.py
 """
 
+import json
 import math
+import os
 
 import torch
 from einops import rearrange
 from safetensors.torch import save_file
 from torch import nn
-from transformers import Blip2QFormerConfig, Blip2QFormerModel
+from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel
 
 FOLDER = "tests/golden/projectors"
 WIDTH = 11  # of the language model
@@ -356,8 +358,42 @@ def blip2() -> None:
     save_file(tensors, f"{FOLDER}/blip2.safetensors", metadata={"torch": torch.__version__})
 
 
+def blip2_folder() -> None:
+    """A Hugging Face folder of a tiny BLIP-2 without its language model, and what its queries say of three frames."""
+    torch.manual_seed(2)
+    vision = Blip2VisionConfig(
+        hidden_size=12, intermediate_size=20, num_hidden_layers=2, num_attention_heads=3, image_size=28, patch_size=14
+    )
+    eyes = Blip2VisionModel(vision).eval()
+    qformer = bert(dim=15, heads=3, layers=3, intermediate=22, every=2, feature_dim=12)
+    query_tokens = torch.randn(1, 5, 15) * 0.7
+    randomise(eyes)
+    randomise(qformer)
+    frames = torch.randint(0, 256, (3, 28, 28, 3), dtype=torch.uint8)
+    mean, std = torch.tensor([0.48, 0.45, 0.41]), torch.tensor([0.26, 0.25, 0.27])
+    with torch.no_grad():
+        pixel_values = ((frames / 255 - mean) / std).permute(0, 3, 1, 2)
+        seen = eyes(pixel_values).last_hidden_state
+        read = qformer(query_embeds=query_tokens.expand(3, -1, -1), encoder_hidden_states=seen).last_hidden_state
+    tensors = {f"vision_model.{name}": p for name, p in eyes.named_parameters()}
+    tensors |= {f"qformer.{name}": p for name, p in qformer.named_parameters()}
+    tensors |= {"query_tokens": query_tokens, "language_projection.weight": torch.zeros(1, 15)}
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    os.makedirs(f"{FOLDER}/blip2", exist_ok=True)
+    save_file(tensors, f"{FOLDER}/blip2/model.safetensors", metadata={"format": "pt"})
+    with open(f"{FOLDER}/blip2/config.json", "w") as file:
+        keys = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size"]
+        keys += ["patch_size", "layer_norm_eps", "qkv_bias", "hidden_act"]
+        config = {"model_type": "blip-2", "vision_config": {key: getattr(vision, key) for key in keys}}
+        json.dump(config, file, indent=2)
+        file.write("\n")
+    reference = {"frames": frames.float(), "features": read.reshape(15, 15).contiguous()}
+    save_file(reference, f"{FOLDER}/blip2/reference.safetensors", metadata={"torch": torch.__version__})
+
+
 def main() -> None:
     blip2()
+    blip2_folder()
     projectors = {
         "bert_qformer": (lambda: BertQFormer(dim=15, heads=3, queries=4, positions=5, each=3, feature_dim=10), [8, 3]),
         "merge": (lambda: Merge(feature_dim=5, group=4, skip=1), [13, 13]),

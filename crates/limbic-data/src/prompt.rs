@@ -637,6 +637,37 @@ mod tests {
     }
 
     #[test]
+    fn an_input_that_others_read_may_have_no_place() {
+        let tokenizer = tokenizer();
+        let optional = Slot {
+            optional: true,
+            ..slot("touch", 3)
+        };
+        let placeless = slot("audio", 0);
+        let slots = vec![slot("video", 4), placeless, optional.clone()];
+        let compiler = PromptCompiler::new(config(), slots, &["happy"]).unwrap();
+        let turn = Turn {
+            instruction: "Why?",
+            transcript: Some(" happy "),
+            answer: None,
+        };
+        let compiled = compiler
+            .compile(&turn, &[true, true, true], &tokenizer)
+            .unwrap();
+        assert_eq!(
+            show(&compiled, &tokenizer),
+            "Face: [0x4]\nWords: happy\nWhy?\nAnswer:"
+        );
+        assert_eq!(tokenizer.decode(&compiled.transcript).unwrap(), "happy");
+        let twice = PromptConfig {
+            template: vec!["<touch> <touch> {instruction}".into()],
+            ..config()
+        };
+        let error = PromptCompiler::new(twice, vec![optional], &[]).unwrap_err();
+        assert!(error.to_string().contains("2 times"), "{error}");
+    }
+
+    #[test]
     fn a_line_for_an_input_that_is_not_in_use_is_left_out() {
         let tokenizer = tokenizer();
         let compiler = PromptCompiler::new(config(), vec![slot("audio", 2)], &["happy"]).unwrap();

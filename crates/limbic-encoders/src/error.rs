@@ -97,12 +97,4 @@ pub enum EncoderError {
         /// What was got, what was wanted.
         problem: String,
     },
-    /// Pixel values of a shape that the encoder does not read, or pictures that they cannot be made of.
-    #[error("got pixel values of shape {got:?}, wanted {wanted}")]
-    PixelValues {
-        /// The shape handed over.
-        got: Vec<usize>,
-        /// The shape that works.
-        wanted: String,
-    },
 }

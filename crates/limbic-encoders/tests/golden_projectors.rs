@@ -8,8 +8,10 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
+use limbic_encoders::vision::VisionOutput;
 use limbic_encoders::{
-    Blip2QFormerConfig, Fusion, FusionConfig, Keep, Padded, Projector, ProjectorConfig,
+    Blip2QFormerConfig, EncoderConfig, Fusion, FusionConfig, Keep, Media, Padded, Projector,
+    ProjectorConfig,
 };
 use limbic_weights::{ModulePath, NamedTensor, Weights};
 
@@ -488,6 +490,44 @@ fn blip2s_qformer_is_transformers_in_either_naming() {
         .expect_err("an unknown tensor")
         .to_string();
     assert!(message.contains("qformer.pooler.dense.weight"), "{message}");
+}
+
+/// From the pixels of frames to queries, through a folder of transformers' layout that holds both parts.
+#[test]
+fn blip2_reads_frames_as_transformers() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/projectors/blip2");
+    let yaml = format!(
+        "{{kind: blip2, weights: {0}/model.safetensors,
+          qformer: {{queries: 5, layers: 3, heads: 3, dim: 15, intermediate: 22}},
+          vision: {{model: eva_clip_g, weights: {0}, output: tokens, layer: -1, dim: 12, image_size: 28,
+                    mean: [0.48, 0.45, 0.41], std: [0.26, 0.25, 0.27]}}}}",
+        folder.display()
+    );
+    let config: EncoderConfig = serde_yaml::from_str(&yaml).expect("an encoder");
+    let encoder = config.init(&Device::flex()).expect("weights of both parts");
+    let golden = Golden(Weights::read(&folder.join("reference.safetensors")).expect("golden"));
+    let frames = golden.values("frames").iter().map(|value| *value as u8);
+    let media = Media::Frames {
+        data: &frames.collect::<Vec<u8>>(),
+        count: 3,
+        size: 28,
+    };
+    let features = encoder.encode(&media).expect("three frames");
+    assert_eq!(
+        [features.length, features.dim],
+        [3 * 5, config.feature_dim()]
+    );
+    let error = error(&features.data, golden.values("features"));
+    println!("blip2 from pixels: within {error:e}");
+    assert!(error < 2e-5, "error {error}");
+    // What would not have been normed as the Q-Former learnt it is refused.
+    let EncoderConfig::Blip2(mut config) = config else {
+        unreachable!()
+    };
+    config.vision.output = VisionOutput::Patches;
+    let refused = EncoderConfig::Blip2(config).init(&Device::flex());
+    let message = refused.expect_err("patches alone").to_string();
+    assert!(message.contains("`tokens`"), "{message}");
 }
 
 /// 12 layers of width 768 on pictures' tokens of width 1408, without the text branch.

@@ -2,15 +2,20 @@
 //!
 //! The models, inputs and outputs in tests/golden/vision come from scripts/golden/vision.py.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "the measured errors are shown with --nocapture"
+)]
+
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use limbic_encoders::vision::{
-    ClipConfig, Dinov2Config, EvaConfig, ImageProcessor, LnVision, MaeConfig, Picture, PixelValues,
-    SiglipConfig, VideoMaeConfig, VisionModel,
+    ClipConfig, Dinov2Config, EvaConfig, LnVision, MaeConfig, PixelValues, SiglipConfig,
+    VideoMaeConfig, VisionModel,
 };
-use limbic_encoders::{Encoder, EncoderConfig, Features, HiddenStates, Keep, Media};
+use limbic_encoders::{HiddenStates, Keep};
 use limbic_weights::{Checkpoint, NamedTensor, Weights};
 use serde_json::{Value, json};
 
@@ -481,72 +486,6 @@ fn pixel_values_of_another_shape_are_refused() {
     assert!(got.contains("[clips, 6, 3, 21, 21]"), "{got}");
 }
 
-fn pictures(golden: &Weights) -> Vec<(&'static str, [usize; 2], Vec<u8>)> {
-    ["tall", "wide"]
-        .map(|name| {
-            let tensor = &golden.tensors[&format!("picture.{name}")];
-            let bytes = tensor.values.iter().map(|value| *value as u8).collect();
-            (name, [tensor.shape[0], tensor.shape[1]], bytes)
-        })
-        .to_vec()
-}
-
-/// Every published spelling of `preprocessor_config.json`, against transformers on PIL.
-#[test]
-fn pictures_are_prepared_as_by_transformers() {
-    let golden_values = weights("processors.safetensors");
-    let text = std::fs::read_to_string(golden("processors.json")).expect("a golden file");
-    let cases: serde_json::Map<String, Value> = serde_json::from_str(&text).expect("JSON");
-    assert!(cases.len() >= 8);
-    for (case, keys) in cases {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("preprocessor_config.json");
-        std::fs::write(path, keys.to_string()).expect("a writable folder");
-        let processor = ImageProcessor::read(folder.path())
-            .unwrap_or_else(|error| panic!("{case}: {error}"))
-            .expect("the file just written");
-        for (name, [height, width], data) in pictures(&golden_values) {
-            let picture = Picture {
-                width,
-                height,
-                data: &data,
-            };
-            let values = processor.run(picture).expect("a whole picture");
-            let wanted = &golden_values.tensors[&format!("{case}.{name}")];
-            assert_eq!(wanted.shape[1..], processor.output_size(height, width));
-            assert_eq!(values.len(), wanted.values.len(), "{case} {name}");
-            // The same bytes after resizing: what is left is the rounding of one multiplication.
-            let error = largest_difference(&values, &wanted.values);
-            println!("{case} {name} maximum absolute error {error:.2e}");
-            assert!(error < 1e-6, "{case} {name}: {error}");
-        }
-    }
-}
-
-#[test]
-fn a_folder_prepares_pictures_and_runs_them() {
-    let golden_values = weights("processors.safetensors");
-    let wanted = weights("clip/pictures.safetensors");
-    let model = read(&golden("clip"));
-    let stored = pictures(&golden_values);
-    let pictures: Vec<Picture> = stored
-        .iter()
-        .map(|(_, [height, width], data)| Picture {
-            width: *width,
-            height: *height,
-            data,
-        })
-        .collect();
-    let values = model.preprocess(&pictures).expect("two pictures");
-    let states = model.forward(values, Keep::Last(0)).expect("their values");
-    assert!(states.hidden.is_empty());
-    let error = error(
-        states.pooled.expect("CLIP pools"),
-        &wanted.tensors["pooled"],
-    );
-    assert!(error <= TOLERANCE, "{error}");
-}
-
 #[test]
 fn published_parameter_counts() {
     let text = std::fs::read_to_string(golden("parameters.json")).expect("a golden file");
@@ -622,151 +561,4 @@ fn with_commas(number: usize) -> String {
         .map(|group| std::str::from_utf8(group).expect("digits"))
         .collect();
     groups.join(",")
-}
-
-const CLIP: &str = "
-kind: pretrained_vision
-model: clip
-image_size: 26
-mean: [0.48145466, 0.4578275, 0.40821073]
-std: [0.26862954, 0.26130258, 0.27577711]
-";
-
-fn encoder(yaml: &str, weights: &str) -> Result<Encoder, String> {
-    let yaml = format!("{yaml}\nweights: {}", golden(weights).display());
-    let config: EncoderConfig = serde_yaml::from_str(&yaml).map_err(|error| error.to_string())?;
-    config
-        .init(&Device::flex())
-        .map_err(|error| error.to_string())
-}
-
-fn frames(count: usize, size: usize) -> Vec<u8> {
-    (0..count * size * size * 3)
-        .map(|i| (i * i % 251) as u8)
-        .collect()
-}
-
-fn encode(encoder: &Encoder, data: &[u8], size: usize) -> Features {
-    let media = Media::Frames {
-        data,
-        count: data.len() / (3 * size * size),
-        size,
-    };
-    encoder.encode(&media).expect("whole frames")
-}
-
-/// Frames of the model's size are pictures that need no resizing: both ways lead to the same states.
-#[test]
-fn a_recipes_encoder_takes_what_it_asks_for() {
-    let data = frames(5, 26);
-    let model = read(&golden("clip"));
-    let pictures: Vec<Picture> = data
-        .chunks(26 * 26 * 3)
-        .map(|data| Picture {
-            width: 26,
-            height: 26,
-            data,
-        })
-        .collect();
-    let values = model.preprocess(&pictures).expect("five pictures");
-    let states = model.forward(values, Keep::All).expect("their values");
-    let penultimate = states.hidden[2].clone();
-    let last = states.last_hidden_state;
-    let wanted: [(&str, Tensor<2>); 5] = [
-        (
-            "{output: pooled, layer: -1, dim: 14}",
-            states.pooled.expect("CLIP pools"),
-        ),
-        (
-            "{output: cls, layer: -1, dim: 30}",
-            last.clone().narrow(1, 0, 1).flatten(0, 1),
-        ),
-        ("{output: tokens, layer: -1, dim: 30}", last.flatten(0, 1)),
-        (
-            "{output: patches, layer: -2, dim: 30}",
-            penultimate.clone().narrow(1, 1, 25).flatten(0, 1),
-        ),
-        (
-            "{output: mean, layer: -2, dim: 30}",
-            penultimate.narrow(1, 1, 25).mean_dim(1).flatten(0, 1),
-        ),
-    ];
-    for (keys, wanted) in wanted {
-        let keys = keys.trim_matches(['{', '}']).replace(", ", "\n");
-        let encoder = encoder(&format!("{CLIP}{keys}"), "clip").unwrap_or_else(|e| panic!("{e}"));
-        let features = encode(&encoder, &data, 26);
-        let [length, dim] = wanted.dims();
-        assert_eq!([features.length, features.dim], [length, dim], "{keys}");
-        let got = Tensor::<2>::from_data(
-            TensorData::new(features.data, [length, dim]),
-            &Device::flex(),
-        );
-        let wanted: Vec<f32> = wanted.into_data().iter::<f32>().collect();
-        let wanted = NamedTensor {
-            shape: vec![length, dim],
-            values: wanted,
-        };
-        let error = error(got, &wanted);
-        assert!(error < 1e-5, "{keys}: {error}");
-    }
-}
-
-#[test]
-fn a_clip_of_video_is_one_sequence() {
-    let yaml = "
-kind: pretrained_vision
-model: videomae
-output: tokens
-layer: -1
-dim: 30
-image_size: 21
-frames: 6
-mean: [0, 0, 0]
-std: [1, 1, 1]
-";
-    let encoder_of = |yaml: &str| encoder(yaml, "videomae").unwrap_or_else(|e| panic!("{e}"));
-    let features = encode(&encoder_of(yaml), &frames(13, 21), 21);
-    assert_eq!([features.length, features.dim], [27, 30]);
-    let mean = encode(
-        &encoder_of(&yaml.replace("tokens", "mean")),
-        &frames(13, 21),
-        21,
-    );
-    assert_eq!([mean.length, mean.dim], [1, 30]);
-    let first: f32 = features.data.iter().step_by(30).sum::<f32>() / 27.0;
-    assert!((mean.data[0] - first).abs() < 1e-5);
-}
-
-#[test]
-fn what_a_recipe_declares_is_checked_against_the_weights() {
-    let good = format!("{CLIP}output: patches\nlayer: -1\ndim: 30");
-    assert!(encoder(&good, "clip").is_ok());
-    for (from, to, wanted) in [
-        ("dim: 30", "dim: 32", "key `dim`: got 32, but"),
-        (
-            "image_size: 26",
-            "image_size: 28",
-            "key `image_size`: got 28",
-        ),
-        ("model: clip", "model: mae", "holds clip"),
-        ("layer: -1", "layer: -5", "has 4 hidden states"),
-        ("layer: -1", "layer: 0", "wanted -1"),
-        (
-            "output: patches\nlayer: -1",
-            "output: pooled\nlayer: -2",
-            "wanted -1 for `output: pooled`",
-        ),
-        ("std: [0.26862954", "std: [0.25", "preprocessor_config.json"),
-        ("dim: 30", "dim: 30\nframes: 8", "key `frames`"),
-        ("dim: 30", "dim: 30\nln_vision: true", "key `ln_vision`"),
-        ("dim: 30", "dims: 30", "unknown field"),
-        ("layer: -1\n", "", "missing field `layer`"),
-    ] {
-        let bad = good.replace(from, to);
-        assert_ne!(bad, good);
-        let message = encoder(&bad, "clip").expect_err(to);
-        assert!(message.contains(wanted), "{to}: {message}");
-    }
-    let message = encoder(&good, "absent").expect_err("no weights");
-    assert!(message.contains("absent"), "{message}");
 }

@@ -157,7 +157,56 @@ fn swap_halves(x: Tensor<4>) -> Tensor<4> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use limbic_weights::Weights;
+
     use super::*;
+
+    /// transformers' tables for heads of published models (scripts/golden/llama.py).
+    #[test]
+    fn angles_far_out_are_transformers() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/golden/llama/rotary.safetensors");
+        let tables = Weights::read(&path).unwrap().tensors;
+        let positions = tables["positions"].values.iter();
+        let positions: Vec<usize> = positions.map(|position| *position as usize).collect();
+        let llama3 = RopeScaling::Llama3 {
+            factor: 32.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
+        for (name, head_dim, rope_theta, rope_scaling) in [
+            ("llama-2", 128, 1e4, None),
+            ("qwen2.5", 128, 1e6, None),
+            ("llama-3.2", 64, 5e5, Some(llama3)),
+            ("linear", 80, 1e4, Some(RopeScaling::Linear { factor: 4.0 })),
+        ] {
+            let config = LlamaConfig {
+                head_dim,
+                rope_theta,
+                rope_scaling,
+                ..LlamaConfig::small(8, 8, 1, 1)
+            };
+            let device = Device::flex();
+            let rotation = Rotation::new(&config, std::slice::from_ref(&positions), &device);
+            let [cos, sin] =
+                [rotation.cos, rotation.sin].map(|t| t.into_data().try_into_vec::<f32>().unwrap());
+            let wanted = &tables[&format!("{name}.cos")].values;
+            for (got, wanted) in cos.iter().zip(wanted) {
+                assert!((got - wanted).abs() < 1e-6, "{name}: cos {got} {wanted}");
+            }
+            // Ours are negative over the first half of each head.
+            let wanted = tables[&format!("{name}.sin")].values.chunks(head_dim);
+            for (got, wanted) in sin.chunks(head_dim).zip(wanted) {
+                for (pair, (got, wanted)) in got.iter().zip(wanted).enumerate() {
+                    let got = if pair < head_dim / 2 { -got } else { *got };
+                    assert!((got - wanted).abs() < 1e-6, "{name}: sin {got} {wanted}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn pairs_lie_half_a_head_apart() {

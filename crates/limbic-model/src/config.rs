@@ -247,3 +247,72 @@ impl EmotionLlmConfig {
 fn site(seed: u64, name: &str) -> u64 {
     limbic_weights::CounterRng::new(seed).site(name).bits(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fusions_are_checked_against_the_inputs() {
+        let inputs: Vec<InputConfig> = serde_json::from_str(
+            r#"[{"name": "voice", "placeholder": "<voice>", "encoder": {"kind": "log_mel", "mel": {}}},
+                {"name": "pitch", "placeholder": "<pitch>", "encoder": {"kind": "mfcc", "mel": {}}}]"#,
+        )
+        .unwrap();
+        let resolve = |sources: &[&str], fusion: &str| {
+            FusedConfig {
+                name: "multi".into(),
+                placeholder: "<multi>".into(),
+                sources: sources.iter().map(|source| source.to_string()).collect(),
+                fusion: serde_json::from_str(fusion).unwrap(),
+            }
+            .resolve(&inputs)
+            .map_err(|error| error.to_string())
+        };
+        const ATTENTION: &str = r#"{"kind": "attention"}"#;
+        assert_eq!(
+            resolve(&["pitch", TRANSCRIPT], ATTENTION).unwrap(),
+            [Source::Input(1), Source::Transcript]
+        );
+        for (sources, fusion, part) in [
+            (&["voice"][..], ATTENTION, "wanted at least 2"),
+            (
+                &["voice", "face"],
+                ATTENTION,
+                "the model has voice, pitch, transcript",
+            ),
+            (&["voice", "voice"], ATTENTION, "`voice` twice"),
+            (
+                &["voice", TRANSCRIPT],
+                r#"{"kind": "qformer"}"#,
+                "any length",
+            ),
+            (
+                &["voice", "pitch"],
+                r#"{"kind": "attention", "tokens": 0}"#,
+                "`tokens`",
+            ),
+            (
+                &["voice", "pitch"],
+                r#"{"kind": "cross_modal", "dim": 8, "heads": 3}"#,
+                "`heads`",
+            ),
+            (
+                &["voice", "pitch"],
+                r#"{"kind": "cross_modal", "dim": 8, "heads": 2, "kernel": 2}"#,
+                "`kernel`",
+            ),
+            (
+                &["voice", "pitch"],
+                r#"{"kind": "conv_attention", "inner": 0}"#,
+                "`inner`",
+            ),
+        ] {
+            let message = resolve(sources, fusion).unwrap_err();
+            assert!(
+                message.contains("`multi`") && message.contains(part),
+                "{message}"
+            );
+        }
+    }
+}

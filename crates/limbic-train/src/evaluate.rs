@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
 use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor};
 use limbic_data::{LabelSet, Task};
 use limbic_eval::{Confusion, Regression, Scores, parse_answer};
 use limbic_llama::Sampling;
@@ -108,7 +108,7 @@ pub struct Evaluator<'a> {
     /// Where it runs.
     pub replicas: &'a Replicas,
     /// Values other than those the replicas were built with.
-    pub values: Option<(&'a Trainables, &'a burn::tensor::Tensor<1>)>,
+    pub values: Option<(&'a Trainables, &'a Tensor<1>)>,
     /// The labels.
     pub labels: Option<&'a LabelSet>,
     /// Whether there are no words to be generated.

@@ -34,12 +34,13 @@ pub(crate) struct Pull {
 
 impl Gathered {
     /// Of a shard's reading.
-    pub(crate) fn of(reading: Reading, device: &Device) -> Self {
-        let one = |x: Tensor<1>| x.without_autodiff().to_device(device);
-        let two = |x: Tensor<2>| x.without_autodiff().to_device(device);
+    pub(crate) fn of(reading: &Reading, device: &Device) -> Self {
+        let one = |x: &Tensor<1>| x.clone().without_autodiff().to_device(device);
+        let two = |x: &Tensor<2>| x.clone().without_autodiff().to_device(device);
+        let valences = reading.prompts.valences.as_ref();
         Self {
-            pairs: reading.pairs.map(|(a, b)| (two(a), two(b))),
-            valences: reading.prompts.valences.map(|(a, b)| (one(a), one(b))),
+            pairs: reading.pairs.as_ref().map(|(a, b)| (two(a), two(b))),
+            valences: valences.map(|(a, b)| (one(a), one(b))),
         }
     }
 

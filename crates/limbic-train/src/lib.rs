@@ -3,6 +3,7 @@
 //! 1. [`read_recipe`] turns a YAML file into a checked [`Recipe`].
 //! 2. [`Setup`] opens and builds all that it names: clips are encoded once, bad ones quarantined.
 //! 3. [`train`] runs the loop: draw, gradient of all [`Replicas`], clip, AdamW, evaluate, save.
+//!    What it is trained for is in [`Objectives`]: language, classes, valence, contrast, hidden tokens.
 //! 4. [`Evaluator`] says what a model achieves on a split; [`Model`] is a finished one, to be scored or asked.
 //!
 //! A run is a function of (recipe, data, weights, seed). The one state besides the step is the trained values and the

@@ -11,7 +11,7 @@ use crate::evaluate::Evaluator;
 use crate::gathered::Gathered;
 use crate::loss::{own_sums, value};
 use crate::objectives::{MaskKey, Objectives};
-use crate::shard::{Reading, ShardBatch};
+use crate::shard::ShardBatch;
 use crate::terms::{Divisors, LossMeans, LossSums, Term};
 
 /// What forward passes over a split tell.
@@ -43,15 +43,15 @@ impl Evaluator<'_> {
     ) -> anyhow::Result<Losses> {
         let (mut questions, mut clips) = (Vec::new(), Vec::new());
         for sample in dataset.samples() {
-            let first = questions.len();
             for task in tasks {
                 let drawn = dataset.ask(sample, *task, true)?;
                 if !drawn.compiled.answer.is_empty() {
                     questions.push(drawn);
                 }
             }
-            let asked_first = tasks.iter().find(|_| questions.len() > first);
-            if let Some(task) = asked_first.filter(|_| !sample.caption.is_empty()) {
+            if let Some(task) = tasks.first()
+                && !sample.caption.is_empty()
+            {
                 clips.push(dataset.ask(sample, *task, false)?);
             }
         }
@@ -106,18 +106,7 @@ impl Evaluator<'_> {
             let batch = ShardBatch::new(drawn, masked, &terms, objectives, device);
             let reading = batch.read(model, None);
             let scale = reading.log_scale.clone();
-            let gathered = Gathered::of(
-                Reading {
-                    prompts: limbic_model::Readout {
-                        valences: reading.prompts.valences.clone(),
-                        ..Default::default()
-                    },
-                    pairs: reading.pairs.clone(),
-                    masked: None,
-                    log_scale: None,
-                },
-                &home,
-            );
+            let gathered = Gathered::of(&reading, &home);
             let mut sums = LossSums::default();
             for (term, sum) in own_sums(reading, objectives) {
                 sums[term] = value(&sum);

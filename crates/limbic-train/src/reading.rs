@@ -209,6 +209,8 @@ fn with_nearest(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DecoderRecipe;
+    use crate::reference::Reference;
 
     const SMALLEST: &str = "name: r\ndata:\n  manifest: m.jsonl\n  tasks: {emotion: 1}\ntrain:\n  steps: 5\n  batch_size: 4\n  learning_rate: {head: 1e-3}\n";
 
@@ -235,6 +237,49 @@ mod tests {
         assert_eq!(recipe.inputs.unwrap(), ["audio"]);
         assert_eq!(recipe.train.loss.class_weight, 0.5.into());
         assert_eq!(recipe.train.loss.lm_weight, 1.0.into());
+    }
+
+    #[test]
+    fn a_model_may_be_a_file_and_overrides_reach_into_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let decoder = file(
+            "decoder.yaml",
+            "{kind: scratch, vocab_size: 300, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1,
+              num_attention_heads: 1, num_key_value_heads: 1, max_position_embeddings: 9}",
+        );
+        let model = file(
+            "model.yaml",
+            &format!(
+                "decoder: {decoder}\nlora: {{r: 4, lora_alpha: 8, target_modules: [q_proj]}}\n"
+            ),
+        );
+        let text = format!("{SMALLEST}model: {model}\n");
+        let recipe = read(&text, &[]).unwrap();
+        assert_eq!(recipe.model.get().lora.as_ref().unwrap().r, 4);
+        let changed = ["model.lora.r=2", "model.decoder.hidden_size=16"];
+        let recipe = read(&text, &changed).unwrap();
+        let model = recipe.model.get();
+        assert_eq!(model.lora.as_ref().unwrap().r, 2);
+        assert_eq!(model.lora.as_ref().unwrap().lora_alpha, 8.0);
+        let Some(DecoderRecipe::Scratch(decoder)) = model.decoder.as_ref().map(Reference::get)
+        else {
+            panic!("{:?}", model.decoder)
+        };
+        assert_eq!((decoder.hidden_size, decoder.vocab_size), (16, 300));
+        // What is wrong inside a file is placed there; what is no file is not read.
+        let misspelt = file("bad.yaml", "lora:\n  rank: 3\n");
+        let message = read(&format!("{SMALLEST}model: {misspelt}\n"), &[]).unwrap_err();
+        assert!(
+            message.contains("bad.yaml") && message.contains("`rank`"),
+            "{message}"
+        );
+        let message = read(SMALLEST, &["name.first=a"]).unwrap_err();
+        assert!(message.contains("`r` was taken for a file"), "{message}");
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Replicas {
             let values = values.clone().to_device(&replica.device);
             let model = trainables.scatter_plain(replica.model.clone(), &values);
             let batch = step.batch(number, &terms, &replica.device);
-            Gathered::of(batch.read(&model, key(number)), &home)
+            Gathered::of(&batch.read(&model, key(number)), &home)
         });
         let model = trainables.scatter_plain(self.replicas[0].model.clone(), values);
         let scale = model

@@ -43,6 +43,18 @@ impl Emotion {
             Self::Neutral => "neutral",
         }
     }
+
+    /// How pleasant it is, from -1 to 1: an invention of this set, ordered as in the circumplex of Russell (1980).
+    pub fn valence(self) -> f32 {
+        match self {
+            Self::Happy => 0.8,
+            Self::Sad => -0.6,
+            Self::Angry => -0.5,
+            Self::Fearful => -0.7,
+            Self::Surprised => 0.3,
+            Self::Neutral => 0.0,
+        }
+    }
 }
 
 /// What a clip is made of.

@@ -160,6 +160,7 @@ fn perform(role: &Role, seed: u64, folder: &Path) -> Result<Clip, DataError> {
         video: Some(video),
         transcript: Some(script.text()),
         emotion: Some(role.emotion.name().to_owned()),
+        valence: Some(role.emotion.valence()),
         speaker: Some(speaker.name),
         licence: Some("CC0-1.0".to_owned()),
         language: Some("en".to_owned()),

@@ -56,3 +56,33 @@ pub(crate) fn read_preprocessor<T: DeserializeOwned>(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::feature_extractor::FeatureExtractor;
+
+    #[test]
+    fn a_front_end_is_found_where_either_version_puts_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let read = || {
+            read_preprocessor::<FeatureExtractor>(folder.path()).map_err(|error| error.to_string())
+        };
+        let write = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).expect("a writable folder");
+        };
+        assert_eq!(read(), Ok(None));
+        write(
+            "processor_config.json",
+            r#"{"feature_extractor": {"do_normalize": false, "padding_value": 0.0}}"#,
+        );
+        let found = read().expect("readable").expect("there");
+        assert_eq!((found.do_normalize, found.sampling_rate), (false, 16_000));
+        write("preprocessor_config.json", r#"{"sampling_rate": 8000}"#);
+        let found = read().expect("readable").expect("there");
+        assert_eq!((found.do_normalize, found.sampling_rate), (true, 8_000));
+        write("preprocessor_config.json", r#"{"sampling_rate": "high"}"#);
+        let error = read().expect_err("no number");
+        assert!(error.contains("preprocessor_config.json"), "{error}");
+    }
+}

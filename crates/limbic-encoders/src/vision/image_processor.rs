@@ -1,11 +1,5 @@
 //! From pictures of any size to pixel values, as transformers' image processors on PIL do it.
 
-use std::path::Path;
-
-use serde::Deserialize;
-use serde_json::Value;
-
-use super::model_config::{parse, read_json, refuse};
 use super::resize::{Filter, resize};
 use crate::EncoderError;
 
@@ -23,11 +17,11 @@ pub struct Picture<'a> {
 /// What a `preprocessor_config.json` says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageProcessor {
-    resize: Option<(Size, Filter)>,
+    pub(super) resize: Option<(Size, Filter)>,
     /// Height and width.
-    crop: Option<[usize; 2]>,
-    rescale: Option<f64>,
-    normalise: Option<Normalisation>,
+    pub(super) crop: Option<[usize; 2]>,
+    pub(super) rescale: Option<f64>,
+    pub(super) normalise: Option<Normalisation>,
 }
 
 /// Mean and deviation of each colour channel.
@@ -40,119 +34,14 @@ pub struct Normalisation {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Size {
+pub(super) enum Size {
     /// The shorter side; the other keeps the proportions.
     Shortest(usize),
     /// Height and width.
     Exact([usize; 2]),
 }
 
-/// The keys as they stand in the file; the `do_*` that are absent are true in every processor read here.
-#[derive(Debug, Deserialize)]
-struct Keys {
-    #[serde(alias = "feature_extractor_type", alias = "video_processor_type")]
-    image_processor_type: Option<String>,
-    #[serde(default = "yes")]
-    do_resize: bool,
-    size: Option<Value>,
-    default_to_square: Option<bool>,
-    resample: Option<u8>,
-    do_center_crop: Option<bool>,
-    crop_size: Option<Value>,
-    #[serde(default = "yes")]
-    do_rescale: bool,
-    rescale_factor: Option<f64>,
-    #[serde(default = "yes")]
-    do_normalize: bool,
-    image_mean: Option<[f32; 3]>,
-    image_std: Option<[f32; 3]>,
-}
-
-fn yes() -> bool {
-    true
-}
-
 impl ImageProcessor {
-    /// Reads `preprocessor_config.json` (or `video_preprocessor_config.json`, or the image processor of
-    /// `processor_config.json`) of a model's folder; `None` where there is none.
-    ///
-    /// # Errors
-    /// A file that cannot be read, or whose keys do not say what to do.
-    pub fn read(folder: &Path) -> Result<Option<Self>, EncoderError> {
-        for name in [
-            "preprocessor_config.json",
-            "video_preprocessor_config.json",
-            "processor_config.json",
-        ] {
-            let path = folder.join(name);
-            if !path.is_file() {
-                continue;
-            }
-            let value = read_json(&path)?;
-            let nested = value
-                .get("image_processor")
-                .or_else(|| value.get("video_processor"));
-            return Self::from_keys(parse(nested.unwrap_or(&value), &path)?, &path).map(Some);
-        }
-        Ok(None)
-    }
-
-    fn from_keys(keys: Keys, path: &Path) -> Result<Self, EncoderError> {
-        let absent = |key: &str| refuse(path, format!("key `{key}` is missing"));
-        let resize = match keys.do_resize {
-            true => {
-                let size = keys.size.as_ref().ok_or_else(|| absent("size"))?;
-                let filter = match keys.resample.ok_or_else(|| absent("resample"))? {
-                    1 => Filter::Lanczos,
-                    2 => Filter::Bilinear,
-                    3 => Filter::Bicubic,
-                    other => {
-                        return Err(refuse(
-                            path,
-                            format!(
-                                "key `resample`: got {other}, wanted 1 (Lanczos), 2 (bilinear) or 3 (bicubic)"
-                            ),
-                        ));
-                    }
-                };
-                Some((size_of(size, &keys, path)?, filter))
-            }
-            false => None,
-        };
-        // Processors that crop by default write the size they crop to.
-        let crop = match (&keys.crop_size, keys.do_center_crop) {
-            (Some(size), None | Some(true)) => match (size.as_u64(), edges(size)) {
-                (Some(side), _) => Some([side as usize; 2]),
-                (None, Some(edges)) => Some(edges),
-                (None, None) => {
-                    return Err(refuse(
-                        path,
-                        format!(
-                            "key `crop_size`: got {size}, wanted a number, or `height` and `width`"
-                        ),
-                    ));
-                }
-            },
-            (None, Some(true)) => return Err(absent("crop_size")),
-            (_, Some(false)) | (None, None) => None,
-        };
-        let normalise = match keys.do_normalize {
-            true => Some(Normalisation {
-                mean: keys.image_mean.ok_or_else(|| absent("image_mean"))?,
-                std: keys.image_std.ok_or_else(|| absent("image_std"))?,
-            }),
-            false => None,
-        };
-        Ok(Self {
-            resize,
-            crop,
-            rescale: keys
-                .do_rescale
-                .then(|| keys.rescale_factor.unwrap_or(1.0 / 255.0)),
-            normalise,
-        })
-    }
-
     /// Mean and deviation it normalises with, where it does.
     pub fn normalisation(&self) -> Option<Normalisation> {
         self.normalise
@@ -238,49 +127,6 @@ impl Size {
     }
 }
 
-fn edges(value: &Value) -> Option<[usize; 2]> {
-    let edge = |key: &str| value.get(key)?.as_u64().map(|edge| edge as usize);
-    Some([edge("height")?, edge("width")?])
-}
-
-/// `size` in its three spellings; a bare number means the shorter side or a square, as the processor has it.
-fn size_of(size: &Value, keys: &Keys, path: &Path) -> Result<Size, EncoderError> {
-    if let Some(sides) = edges(size) {
-        return Ok(Size::Exact(sides));
-    }
-    if let Some(side) = size.get("shortest_edge").and_then(Value::as_u64) {
-        if size.get("longest_edge").is_some_and(|edge| !edge.is_null()) {
-            return Err(refuse(
-                path,
-                "key `size`: got `shortest_edge` and `longest_edge`, wanted one of them",
-            ));
-        }
-        return Ok(Size::Shortest(side as usize));
-    }
-    let Some(side) = size.as_u64().map(|side| side as usize) else {
-        return Err(refuse(
-            path,
-            format!(
-                "key `size`: got {size}, wanted a number, `shortest_edge`, or `height` and `width`"
-            ),
-        ));
-    };
-    let name = keys.image_processor_type.as_deref().unwrap_or_default();
-    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
-    match keys.default_to_square {
-        Some(true) => Ok(Size::Exact([side; 2])),
-        Some(false) => Ok(Size::Shortest(side)),
-        None if begins(&["CLIP", "Bit", "VideoMAE"]) => Ok(Size::Shortest(side)),
-        None if begins(&["ViT", "Siglip", "Blip"]) => Ok(Size::Exact([side; 2])),
-        None => Err(refuse(
-            path,
-            format!(
-                "key `size`: got {side} for a processor of type `{name}`, which does not say whether that is the shorter side or a square; write `{{\"shortest_edge\": {side}}}` or `{{\"height\": {side}, \"width\": {side}}}`"
-            ),
-        )),
-    }
-}
-
 /// The middle of a picture, black where the picture is smaller; odd margins are rounded as in transformers'
 /// `center_crop`: down where pixels are cut off, up where they are added.
 fn center_cropped(bytes: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
@@ -307,4 +153,30 @@ fn center_cropped(bytes: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
         }
     }
     cropped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_of_too_few_bytes_is_refused() {
+        let processor = ImageProcessor::of_ready_frames(Normalisation {
+            mean: [0.0; 3],
+            std: [1.0; 3],
+        });
+        let picture = Picture {
+            width: 2,
+            height: 2,
+            data: &[0; 11],
+        };
+        let error = processor
+            .run(picture)
+            .expect_err("a byte is missing")
+            .to_string();
+        assert!(
+            error.contains("11 bytes") && error.contains("2 x 2"),
+            "{error}"
+        );
+    }
 }

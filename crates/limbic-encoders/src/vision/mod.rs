@@ -9,15 +9,20 @@
 
 mod clip;
 mod dinov2;
+mod dinov2_layer;
 mod eva;
+mod eva_weights;
 mod frames;
 mod image_processor;
 mod interpolation;
+mod kind;
 mod layer;
 mod mae;
 mod model_config;
 mod names;
 mod patch_embedding;
+mod pretrained_config;
+mod processor_config;
 mod qv_block;
 mod resize;
 mod siglip;
@@ -31,15 +36,15 @@ use limbic_weights::WeightsError;
 pub use clip::{Clip, ClipConfig};
 pub use dinov2::{Dinov2, Dinov2Config};
 pub use eva::{Eva, EvaConfig, LnVision};
-pub use frames::{PretrainedVision, PretrainedVisionConfig, VisionOutput};
+pub use frames::PretrainedVision;
 pub use image_processor::{ImageProcessor, Normalisation, Picture};
+pub use kind::{CheckpointFile, VisionKind, VisionSizes};
 pub use layer::Activation;
 pub use mae::{Mae, MaeConfig};
+pub use pretrained_config::{PretrainedVisionConfig, VisionOutput};
 pub use siglip::{Siglip, SiglipConfig};
 pub use videomae::{VideoMae, VideoMaeConfig};
-pub use vision_model::{
-    CheckpointFile, PixelValues, VisionKind, VisionModel, VisionNetwork, VisionSizes,
-};
+pub use vision_model::{PixelValues, VisionModel, VisionNetwork};
 
 use crate::EncoderError;
 

@@ -1,10 +1,13 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use limbic_llama::{Llama, LlamaConfig, LoraConfig, read_adapter, write_adapter};
+use limbic_llama::{
+    Architecture, Llama, LlamaConfig, LoraConfig, Padding, RopeScaling, Targets, read_adapter,
+    write_adapter,
+};
 use limbic_weights::{NamedTensor, Weights};
 
-use crate::{folder, read};
+use crate::{MODELS, folder, read};
 
 fn adapted() -> Llama {
     read_adapter(read("untied"), &folder("untied").join("adapter")).unwrap()
@@ -37,6 +40,45 @@ fn pefts_folder_is_written_again_with_the_same_tensors() {
     assert_eq!(Weights::collect(&again), Weights::collect(&adapted()));
     let error = write_adapter(&adapted(), &written, "some/base").unwrap_err();
     assert!(error.to_string().contains("exists already"), "{error}");
+}
+
+/// What PEFT wrote before safetensors, which trained the same.
+#[test]
+fn an_older_file_is_read_where_there_is_no_newer() {
+    let copy = tempfile::tempdir().unwrap();
+    let source = folder("tied").join("adapter");
+    for file in ["adapter_config.json", "adapter_model.bin"] {
+        std::fs::copy(source.join(file), copy.path().join(file)).unwrap();
+    }
+    let old = read_adapter(read("tied"), copy.path()).unwrap();
+    let new = read_adapter(read("tied"), &source).unwrap();
+    assert_eq!(Weights::collect(&old), Weights::collect(&new));
+}
+
+/// Every kind of adapter: PEFT's folder read, written and read again.
+#[test]
+fn all_settings_survive_our_files() {
+    for name in MODELS {
+        let adapted = read_adapter(read(name), &folder(name).join("adapter")).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let written = out.path().join("adapter");
+        write_adapter(&adapted, &written, "some/base").unwrap();
+        let again = read_adapter(read(name), &written).unwrap();
+        assert_eq!(again.lora(), adapted.lora(), "{name}");
+        assert_eq!(Weights::collect(&again), Weights::collect(&adapted));
+    }
+    // Other readers know lists only.
+    let lora = LoraConfig {
+        target_modules: Targets::Pattern("all-linear".into()),
+        ..LoraConfig::new(2, 4.0, &[])
+    };
+    let out = tempfile::tempdir().unwrap();
+    let written = out.path().join("adapter");
+    let llama = read("untied").with_lora(&lora, 1).unwrap();
+    write_adapter(&llama, &written, "some/base").unwrap();
+    let again = read_adapter(read("untied"), &written).unwrap();
+    let all = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj";
+    assert_eq!(again.lora().unwrap().target_modules.to_string(), all);
 }
 
 #[test]
@@ -134,48 +176,93 @@ fn settings_not_built_here_are_refused_by_key() {
     }
 }
 
-/// The folder that scripts/golden/verify_adapter.py loads with transformers and PEFT; made where
+/// The folders that scripts/golden/verify_adapter.py loads with transformers and PEFT; made where
 /// `LIMBIC_ADAPTER_OUT` says, and in a temporary folder otherwise.
 #[test]
-fn an_exported_model_and_adapter_read_back() {
+fn exported_models_and_adapters_read_back() {
     let temporary = tempfile::tempdir().unwrap();
     let out = std::env::var_os("LIMBIC_ADAPTER_OUT")
         .map_or_else(|| temporary.path().to_path_buf(), Into::into);
-    let base = out.join("base");
-    std::fs::create_dir_all(&base).unwrap();
-    let config = LlamaConfig {
+    let small = LlamaConfig {
         num_key_value_heads: 2,
         ..LlamaConfig::small(50, 48, 2, 4)
     };
-    config.write_json(&base.join("config.json")).unwrap();
-    let llama = limbic_weights::seed(config.init(&Device::flex()), 11);
-    Weights::collect(&llama)
-        .write(&base.join("model.safetensors"))
-        .unwrap();
-
+    let qwen2 = LlamaConfig {
+        architecture: Architecture::Qwen2,
+        tie_word_embeddings: true,
+        eos_token_ids: vec![2, 3],
+        ..small.clone()
+    };
+    let llama3 = LlamaConfig {
+        rope_scaling: Some(RopeScaling::Llama3 {
+            factor: 4.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 3.0,
+            original_max_position_embeddings: 16,
+        }),
+        mlp_bias: true,
+        ..small.clone()
+    };
     let lora = LoraConfig {
         lora_dropout: 0.05,
         use_rslora: true,
         ..LoraConfig::new(4, 7.0, &["q_proj", "up_proj", "lm_head"])
     };
-    let llama = llama.with_lora(&lora, 5).unwrap();
+    let dora = LoraConfig {
+        target_modules: Targets::Pattern("all-linear".into()),
+        use_dora: true,
+        rank_pattern: [("up_proj".into(), 2)].into(),
+        ..lora.clone()
+    };
+    let patterns = LoraConfig {
+        target_modules: Targets::Pattern(r"model\.layers\.1\.(?!mlp).*_proj".into()),
+        exclude_modules: Some(Targets::Names(vec!["k_proj".into()])),
+        rank_pattern: [("q_proj|k_proj".into(), 2)].into(),
+        alpha_pattern: [(r".*\.1\.self_attn\.o_proj".into(), 2.5)].into(),
+        use_rslora: false,
+        ..lora.clone()
+    };
+    export("llama", &small, &lora, &out);
+    export("qwen2", &qwen2, &dora, &out);
+    export("llama3", &llama3, &patterns, &out);
+}
+
+fn export(name: &str, config: &LlamaConfig, lora: &LoraConfig, out: &Path) {
+    let out = out.join(name);
+    let base = out.join("base");
+    std::fs::create_dir_all(&base).unwrap();
+    config.write_json(&base.join("config.json")).unwrap();
+    let llama = limbic_weights::seed(config.init(&Device::flex()), 11);
+    let mut weights = Weights::collect(&llama);
+    for (name, tensor) in &mut weights.tensors {
+        if name.ends_with(".bias") {
+            let values = tensor.values.iter_mut().enumerate();
+            values.for_each(|(index, value)| *value = (index as f32).sin());
+        }
+    }
+    let llama = limbic_weights::load(llama, &weights).unwrap();
+    weights.write(&base.join("model.safetensors")).unwrap();
+
+    let llama = llama.with_lora(lora, 5).unwrap();
     // Another draw over all matrices leaves B other than zero.
     let factors = Weights::collect(&limbic_weights::seed(llama.clone(), 12));
     let mut weights = Weights::collect(&llama);
     weights
         .tensors
         .extend(factors.filter(|name| name.contains(".lora_")).tensors);
+    for (name, tensor) in &mut weights.tensors {
+        if name.ends_with("lora_magnitude_vector") {
+            tensor.values.iter_mut().for_each(|value| *value *= 1.5);
+        }
+    }
     let llama = limbic_weights::load(llama, &weights).unwrap();
-    write_adapter(&llama, &out.join("adapter"), "../base").unwrap();
+    let folder = out.join("adapter");
+    write_adapter(&llama, &folder, "../base").unwrap();
 
-    let again = read_adapter(
-        Llama::read(&base, &Device::flex()).unwrap(),
-        &out.join("adapter"),
-    );
-    let again = again.unwrap();
+    let again = read_adapter(Llama::read(&base, &Device::flex()).unwrap(), &folder).unwrap();
     assert_eq!(Weights::collect(&again), weights);
-    let ids = burn::tensor::Tensor::from_data([[3, 1, 4, 1, 5, 9, 2, 6]], &Device::flex());
-    let (_, logits) = crate::forward(&again, again.embed(ids));
+    let rows = [vec![3, 1, 4, 1, 5, 9, 2, 6]];
+    let logits = again.inspect(&rows, &Padding::Right).unwrap().logits;
     let shape = logits.dims().to_vec();
     let values = crate::host(logits);
     assert!(values.iter().all(|value| value.is_finite()));

@@ -91,6 +91,23 @@ fn half_precision_weights_compute_nearly_the_same() {
     }
 }
 
+/// `llama3` is stored in BF16.
+#[test]
+fn weights_keep_their_precision_on_request() {
+    let reference = Reference::read("llama3");
+    let stored = Llama::read_as(&folder("llama3"), None, &Device::flex()).unwrap();
+    for (llama, dtype, bound) in [
+        (read("llama3"), DType::F32, 1e-4),
+        (stored, DType::BF16, 0.1),
+    ] {
+        assert_eq!(llama.model.norm.weight.val().dtype(), dtype);
+        assert_eq!(llama.model.embed_tokens.weight.val().dtype(), dtype);
+        let seen = llama.inspect(&reference.rows(), &Padding::Right).unwrap();
+        let off = distance(&host(seen.logits), reference.values("logits"));
+        assert!(off < bound, "{dtype:?}: {off}");
+    }
+}
+
 struct Halver;
 
 impl ModuleMapper for Halver {

@@ -16,7 +16,6 @@ use burn::tensor::{FloatDType, Tensor};
 use limbic_weights::{Checkpoint, ModulePath, Report};
 use serde::Deserialize;
 
-use self::names::Names;
 use crate::{EmotionLlm, EmotionLlmConfig, ModelError, Part};
 
 /// A published layout.

@@ -3,6 +3,8 @@
 mod backbones;
 mod dataset;
 mod evaluation;
+mod features;
+mod import;
 mod losses;
 mod replicas;
 mod training;
