@@ -175,7 +175,9 @@ impl Held {
         wanted.sort();
         there.sort();
         Ok(there.len() == wanted.len()
-            && wanted.iter().all(|(name, size)| is_file_of(&target.join(name), *size)))
+            && wanted
+                .iter()
+                .all(|(name, size)| is_file_of(&target.join(name), *size)))
     }
 }
 

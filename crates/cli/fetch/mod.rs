@@ -91,7 +91,9 @@ pub(crate) fn fetch(wish: &Wish<'_>) -> anyhow::Result<Fetched> {
                 let hub = Hub::from_env(&home)?;
                 let listing = hub.one(&Address::new(url)?)?;
                 if listing.files.iter().any(|file| file.sha256.is_none()) {
-                    eprintln!("note: the server tells no SHA-256 of it, so that its length alone can be checked");
+                    eprintln!(
+                        "note: the server tells no SHA-256 of it, so that its length alone can be checked"
+                    );
                 }
                 get(&hub, &cached, &listing)?
             }

@@ -120,10 +120,7 @@ mod tests {
         assert_eq!(Precision::Bf16.round(1.0 + 3.0 / 256.0), 1.0 + 4.0 / 256.0);
         // F16 has 10.
         assert_eq!(Precision::F16.round(1.0 + 1.0 / 2048.0), 1.0);
-        assert_eq!(
-            Precision::F16.round(1.0 + 3.0 / 2048.0),
-            1.0 + 4.0 / 2048.0
-        );
+        assert_eq!(Precision::F16.round(1.0 + 3.0 / 2048.0), 1.0 + 4.0 / 2048.0);
         assert_eq!(Precision::F32.round(0.1), 0.1);
         assert_eq!(Precision::Bf16.encode(&[1.0, -2.0]), [0x80, 0x3f, 0, 0xc0]);
         assert_eq!(Precision::F16.encode(&[1.0]), [0x00, 0x3c]);
