@@ -482,11 +482,19 @@ fn patterns_choose_and_an_address_is_a_model_too() {
 
     let address = format!("http://localhost:{}/storage/pytorch_model.bin", hub.port);
     place.run(&hub, &[&address]).succeeded();
-    assert_eq!(place.names("weights/pytorch_model"), ["pytorch_model.bin"]);
+    assert_eq!(place.names("weights"), ["pytorch_model.bin"]);
+    let got = std::fs::read(place.path("weights/pytorch_model.bin")).unwrap();
+    assert_eq!(got, model().files["pytorch_model.bin"]);
     let sent = hub.requests("GET", "/storage/pytorch_model.bin");
     assert_eq!(sent[0].headers.get("authorization"), None);
     place
-        .run(&hub, &[&address, "--offline", "--to", "again"])
+        .run(&hub, &[&address, "--offline", "--to", "again.bin"])
         .succeeded();
-    assert_eq!(place.names("again"), ["pytorch_model.bin"]);
+    assert_eq!(std::fs::read(place.path("again.bin")).unwrap(), got);
+    let said = place.run(&hub, &[&address]).succeeded();
+    assert!(said.stderr.contains("there already"), "{}", said.stderr);
+    std::fs::write(place.path("again.bin"), "mine").unwrap();
+    place
+        .run(&hub, &[&address, "--to", "again.bin"])
+        .failed(2, &["again.bin", "--to"]);
 }
