@@ -6,8 +6,9 @@ use std::io::Write;
 use std::path::Path;
 
 use burn::tensor::Device;
+use limbic_llama::{MergeOptions, write_merged};
 use limbic_model::{ExportOptions, verify_export};
-use limbic_weights::{Checkpoint, StoredDtype, Weights, file_digest};
+use limbic_weights::{Checkpoint, Precision, StoredDtype, Weights, file_digest};
 use serde_json::{Value, json};
 
 use crate::finished::trained;
@@ -210,6 +211,27 @@ fn what_cannot_be_merged_is_refused() {
     workplace
         .run(&["export", "stage2", "--out", &out, "--dtype", "f8"])
         .failed(2, &["f32, f16 or bf16"]);
+    // Half precision ends at 65 504.
+    let folder = tempfile::tempdir().unwrap();
+    let (base, merged) = (folder.path().join("base"), folder.path().join("merged"));
+    for folder in [&base, &merged] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    let mut weights = Weights::read(&workplace.path(BASE)).unwrap();
+    weights.tensors.get_mut("model.norm.weight").unwrap().values[3] = 1e6;
+    weights.write(&base.join("model.safetensors")).unwrap();
+    let config = workplace.path(BASE).join("config.json");
+    fs::copy(config, base.join("config.json")).unwrap();
+    let options = MergeOptions {
+        precision: Some(Precision::F16),
+        max_shard_bytes: 1 << 30,
+    };
+    let error = write_merged(&base, None, &merged, &options, &Device::flex()).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("`model.norm.weight` holds 1e6") && message.contains("f16"),
+        "{message}"
+    );
     // A run that trained its decoder whole has one to pass on.
     workplace
         .run(&["export", "stage1", "--out", &out, "--merged", "--verify"])
