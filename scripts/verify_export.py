@@ -136,6 +136,8 @@ def check(name, folder):
 
 
 def main():
+    transformers.logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)

@@ -6,8 +6,9 @@ use std::io::Write;
 use std::path::Path;
 
 use burn::tensor::Device;
+use limbic_llama::{MergeOptions, write_merged};
 use limbic_model::{ExportOptions, verify_export};
-use limbic_weights::{Checkpoint, StoredDtype, Weights, file_digest};
+use limbic_weights::{Checkpoint, Precision, StoredDtype, Weights, file_digest};
 use serde_json::{Value, json};
 
 use crate::finished::trained;
@@ -40,7 +41,16 @@ fn a_merged_decoder_is_a_hugging_face_folder() {
     let workplace = trained();
     let out = place("merged-export");
     let said = workplace
-        .run(&["export", "stage2", "--out", &out, "--merged", "--max-shard-size", "40KB", "--verify"])
+        .run(&[
+            "export",
+            "stage2",
+            "--out",
+            &out,
+            "--merged",
+            "--max-shard-size",
+            "40KB",
+            "--verify",
+        ])
         .succeeded();
     for part in ["merged/", "verified:", "merged, from the run as it is"] {
         assert!(said.stdout.contains(part), "{part} not in: {}", said.stdout);
@@ -52,7 +62,10 @@ fn a_merged_decoder_is_a_hugging_face_folder() {
         assert_eq!(fs::read(folder.join(name)).unwrap(), original, "{name}");
     }
     let index = read_json(&folder.join("model.safetensors.index.json"));
-    let base = Checkpoint::open(&workplace.path(BASE)).unwrap().weights().unwrap();
+    let base = Checkpoint::open(&workplace.path(BASE))
+        .unwrap()
+        .weights()
+        .unwrap();
     assert_eq!(index["metadata"]["total_size"], 4 * base.num_values());
     let shards: Vec<&Value> = index["weight_map"].as_object().unwrap().values().collect();
     assert_eq!(shards.len(), base.tensors.len());
@@ -61,11 +74,18 @@ fn a_merged_decoder_is_a_hugging_face_folder() {
     // Adapted weights moved, the others are the base's to the bit.
     let merged = Checkpoint::open(&folder).unwrap().weights().unwrap();
     for (name, tensor) in &base.tensors {
-        let is_adapted = ["q_proj", "v_proj", "down_proj"].iter().any(|layer| name.contains(layer));
+        let is_adapted = ["q_proj", "v_proj", "down_proj"]
+            .iter()
+            .any(|layer| name.contains(layer));
         assert_eq!(merged.tensors[name] != *tensor, is_adapted, "{name}");
     }
     let manifest = read_json(&workplace.path(&out).join("MANIFEST.json"));
-    assert!(manifest.get("merged/model.safetensors.index.json").is_some(), "{manifest}");
+    assert!(
+        manifest
+            .get("merged/model.safetensors.index.json")
+            .is_some(),
+        "{manifest}"
+    );
 }
 
 #[test]
@@ -77,13 +97,21 @@ fn precision_is_rounded_once_and_said() {
     ] {
         let out = place(&format!("export-{dtype}"));
         workplace
-            .run(&["export", "stage2", "--out", &out, "--merged", "--dtype", dtype, "--verify"])
+            .run(&[
+                "export", "stage2", "--out", &out, "--merged", "--dtype", dtype, "--verify",
+            ])
             .succeeded();
         let out = workplace.path(&out);
-        for file in ["merged/model.safetensors", "llm_adapter/adapter_model.safetensors"] {
+        for file in [
+            "merged/model.safetensors",
+            "llm_adapter/adapter_model.safetensors",
+        ] {
             let file = Checkpoint::open(&out.join(file)).unwrap();
             let names: Vec<&str> = file.names().collect();
-            assert!(names.iter().all(|name| file.dtype(name) == Some(stored)), "{names:?}");
+            assert!(
+                names.iter().all(|name| file.dtype(name) == Some(stored)),
+                "{names:?}"
+            );
         }
         let config = read_json(&out.join("merged/config.json"));
         assert_eq!(config["torch_dtype"], torch);
@@ -94,7 +122,9 @@ fn precision_is_rounded_once_and_said() {
 fn an_adapter_that_does_nothing_is_said() {
     let workplace = trained();
     let out = place("zero-export");
-    workplace.run(&["export", "stage2", "--out", &out]).succeeded();
+    workplace
+        .run(&["export", "stage2", "--out", &out])
+        .succeeded();
     let folder = workplace.path(&out);
     let path = folder.join("llm_adapter/adapter_model.safetensors");
     let mut weights = Weights::read(&path).unwrap();
@@ -124,19 +154,29 @@ fn verification_sees_one_changed_value_and_one_changed_setting() {
     let damages: [(&str, fn(&Path)); 4] = [
         ("llm_adapter/adapter_model.safetensors", nudge),
         ("merged/model.safetensors", nudge),
-        ("llm_adapter/adapter_config.json", |path| set(path, "lora_alpha", json!(9))),
-        ("merged/config.json", |path| set(path, "rms_norm_eps", json!(0.5))),
+        ("llm_adapter/adapter_config.json", |path| {
+            set(path, "lora_alpha", json!(9))
+        }),
+        ("merged/config.json", |path| {
+            set(path, "rms_norm_eps", json!(0.5))
+        }),
     ];
     for (index, (file, damage)) in damages.iter().enumerate() {
         let out = place(&format!("damaged-{index}"));
-        workplace.run(&["export", "stage2", "--out", &out, "--merged"]).succeeded();
+        workplace
+            .run(&["export", "stage2", "--out", &out, "--merged"])
+            .succeeded();
         let out = workplace.path(&out);
         verify_export(&run, &out, &options, &Device::flex()).unwrap();
         damage(&out.join(file));
         reseal(&out);
         let error = verify_export(&run, &out, &options, &Device::flex()).unwrap_err();
         let message = error.to_string();
-        let wanted = if file.ends_with("json") { "logits of" } else { "in the run" };
+        let wanted = if file.ends_with("json") {
+            "logits of"
+        } else {
+            "in the run"
+        };
         assert!(message.contains(wanted), "{file}: {message}");
     }
 }
@@ -159,11 +199,39 @@ fn what_cannot_be_merged_is_refused() {
     let workplace = trained();
     let out = place("refused-export");
     workplace
-        .run(&["export", "stage2", "--out", &out, "--max-shard-size", "none"])
+        .run(&[
+            "export",
+            "stage2",
+            "--out",
+            &out,
+            "--max-shard-size",
+            "none",
+        ])
         .failed(2, &["500MB"]);
     workplace
         .run(&["export", "stage2", "--out", &out, "--dtype", "f8"])
         .failed(2, &["f32, f16 or bf16"]);
+    // Half precision ends at 65 504.
+    let folder = tempfile::tempdir().unwrap();
+    let (base, merged) = (folder.path().join("base"), folder.path().join("merged"));
+    for folder in [&base, &merged] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    let mut weights = Weights::read(&workplace.path(BASE)).unwrap();
+    weights.tensors.get_mut("model.norm.weight").unwrap().values[3] = 1e6;
+    weights.write(&base.join("model.safetensors")).unwrap();
+    let config = workplace.path(BASE).join("config.json");
+    fs::copy(config, base.join("config.json")).unwrap();
+    let options = MergeOptions {
+        precision: Some(Precision::F16),
+        max_shard_bytes: 1 << 30,
+    };
+    let error = write_merged(&base, None, &merged, &options, &Device::flex()).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("`model.norm.weight` holds 1e6") && message.contains("f16"),
+        "{message}"
+    );
     // A run that trained its decoder whole has one to pass on.
     workplace
         .run(&["export", "stage1", "--out", &out, "--merged", "--verify"])
@@ -187,7 +255,11 @@ fn large(workplace: &Workplace, layers: usize) {
     let base = workplace.path("large");
     fs::create_dir_all(&base).unwrap();
     fs::write(base.join("config.json"), config.to_string()).unwrap();
-    fs::copy(trained().path(BASE).join("tokenizer.json"), base.join("tokenizer.json")).unwrap();
+    fs::copy(
+        trained().path(BASE).join("tokenizer.json"),
+        base.join("tokenizer.json"),
+    )
+    .unwrap();
     let mut shapes: Vec<(String, Vec<usize>)> = vec![
         ("model.embed_tokens.weight".into(), vec![320, width]),
         ("model.norm.weight".into(), vec![width]),
@@ -195,7 +267,10 @@ fn large(workplace: &Workplace, layers: usize) {
     ];
     for layer in 0..layers {
         let mut add = |name: &str, shape: &[usize]| {
-            shapes.push((format!("model.layers.{layer}.{name}.weight"), shape.to_vec()));
+            shapes.push((
+                format!("model.layers.{layer}.{name}.weight"),
+                shape.to_vec(),
+            ));
         };
         for name in ["q_proj", "k_proj", "v_proj", "o_proj"] {
             add(&format!("self_attn.{name}"), &[width, width]);
@@ -217,7 +292,8 @@ fn large(workplace: &Workplace, layers: usize) {
     let mut header = Value::from(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
     let mut file = File::create(base.join("model.safetensors")).unwrap();
-    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes())
+        .unwrap();
     file.write_all(&header).unwrap();
     file.set_len((8 + header.len() + end) as u64).unwrap();
 
@@ -227,24 +303,37 @@ fn large(workplace: &Workplace, layers: usize) {
         fs::create_dir_all(artifact.join(folder)).unwrap();
     }
     let from = trained().path("runs/stage2/final");
-    fs::copy(from.join("mm/projector.safetensors"), artifact.join("mm/projector.safetensors")).unwrap();
+    fs::copy(
+        from.join("mm/projector.safetensors"),
+        artifact.join("mm/projector.safetensors"),
+    )
+    .unwrap();
     let mut mm = read_json(&from.join("mm/mm_config.json"));
     let sha256 = limbic_llama::decoder_digest(&base).unwrap();
     mm["decoder"] = json!({ "base": { "path": "../large", "sha256": sha256 } });
     fs::write(artifact.join("mm/mm_config.json"), mm.to_string()).unwrap();
     let mut peft = read_json(&from.join("llm_adapter/adapter_config.json"));
     peft["target_modules"] = json!(["down_proj"]);
-    fs::write(artifact.join("llm_adapter/adapter_config.json"), peft.to_string()).unwrap();
+    fs::write(
+        artifact.join("llm_adapter/adapter_config.json"),
+        peft.to_string(),
+    )
+    .unwrap();
     let mut adapter = Weights::default();
     for layer in 0..layers {
         for (factor, shape) in [("A", [4, inner]), ("B", [width, 4])] {
-            let name = format!("base_model.model.model.layers.{layer}.mlp.down_proj.lora_{factor}.weight");
+            let name =
+                format!("base_model.model.model.layers.{layer}.mlp.down_proj.lora_{factor}.weight");
             let values = vec![0.5; shape[0] * shape[1]];
             let shape = shape.to_vec();
-            adapter.tensors.insert(name, limbic_weights::NamedTensor { shape, values });
+            adapter
+                .tensors
+                .insert(name, limbic_weights::NamedTensor { shape, values });
         }
     }
-    adapter.write(&artifact.join("llm_adapter/adapter_model.safetensors")).unwrap();
+    adapter
+        .write(&artifact.join("llm_adapter/adapter_model.safetensors"))
+        .unwrap();
     let files = [
         "mm/mm_config.json",
         "mm/projector.safetensors",
@@ -252,7 +341,11 @@ fn large(workplace: &Workplace, layers: usize) {
         "llm_adapter/adapter_model.safetensors",
     ];
     let manifest: BTreeMap<&str, &str> = files.into_iter().map(|file| (file, "")).collect();
-    fs::write(artifact.join("MANIFEST.json"), serde_json::to_string(&manifest).unwrap()).unwrap();
+    fs::write(
+        artifact.join("MANIFEST.json"),
+        serde_json::to_string(&manifest).unwrap(),
+    )
+    .unwrap();
     reseal(&artifact);
 }
 
@@ -278,7 +371,13 @@ fn merging_takes_memory_for_a_tensor_and_not_for_the_model() {
     let workplace = Workplace::new();
     large(&workplace, layers);
     let mut command = workplace.command(&[
-        "export", "large-run", "--out", "large-out", "--merged", "--max-shard-size", "50MB",
+        "export",
+        "large-run",
+        "--out",
+        "large-out",
+        "--merged",
+        "--max-shard-size",
+        "50MB",
     ]);
     let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
     let peak = peak_memory(&mut child);
@@ -292,7 +391,12 @@ fn merging_takes_memory_for_a_tensor_and_not_for_the_model() {
     let mut merged = merged;
     let tensor = merged.take("model.layers.1.mlp.down_proj.weight").unwrap();
     assert!(tensor.values.iter().all(|value| *value == 2.0));
-    assert!(fs::read_dir(workplace.path("large-out/merged")).unwrap().count() > 3);
+    assert!(
+        fs::read_dir(workplace.path("large-out/merged"))
+            .unwrap()
+            .count()
+            > 3
+    );
     let megabytes = |bytes: u64| bytes / 1_000_000;
     let largest = 4 * 2816 * 1024;
     println!(
@@ -303,5 +407,10 @@ fn merging_takes_memory_for_a_tensor_and_not_for_the_model() {
     );
     // The program itself, and a few copies of one tensor.
     assert!(peak < 60_000_000 + 5 * largest, "{} MB", megabytes(peak));
-    assert!(peak < size, "{} MB of {} MB", megabytes(peak), megabytes(size));
+    assert!(
+        peak < size,
+        "{} MB of {} MB",
+        megabytes(peak),
+        megabytes(size)
+    );
 }

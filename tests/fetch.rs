@@ -130,8 +130,15 @@ fn answer(
         head(&format!("{status} No"), &[("x-error-code", code.into())], 0)?;
         return Ok(End::Done);
     }
-    if request.path.starts_with("/api/models/owner/model/revision/main") {
-        let siblings: Vec<_> = hub.files.keys().map(|name| json!({ "rfilename": name })).collect();
+    if request
+        .path
+        .starts_with("/api/models/owner/model/revision/main")
+    {
+        let siblings: Vec<_> = hub
+            .files
+            .keys()
+            .map(|name| json!({ "rfilename": name }))
+            .collect();
         let body = json!({ "id": "owner/model", "sha": COMMIT, "siblings": siblings }).to_string();
         head("200 OK", &[], body.len())?;
         stream.write_all(body.as_bytes())?;
@@ -145,32 +152,52 @@ fn answer(
         None => (path.strip_prefix("/storage/").unwrap_or("?"), true),
     };
     let Some(content) = hub.files.get(name) else {
-        head("404 Not Found", &[("x-error-code", "EntryNotFound".into())], 0)?;
+        head(
+            "404 Not Found",
+            &[("x-error-code", "EntryNotFound".into())],
+            0,
+        )?;
         return Ok(End::Done);
     };
     let is_large = name.ends_with(".safetensors");
     if is_large && !is_storage {
-        let told = if hub.wrong_hash { sha256(b"other") } else { sha256(content) };
+        let told = if hub.wrong_hash {
+            sha256(b"other")
+        } else {
+            sha256(content)
+        };
         let headers = [
             ("x-repo-commit", COMMIT.to_string()),
             ("x-linked-etag", format!("\"{told}\"")),
             ("x-linked-size", content.len().to_string()),
-            ("location", format!("http://localhost:{port}/storage/{name}?signature=x")),
+            (
+                "location",
+                format!("http://localhost:{port}/storage/{name}?signature=x"),
+            ),
         ];
         head("302 Found", &headers, 0)?;
         return Ok(End::Done);
     }
-    let etag = ("etag", "\"1111111111111111111111111111111111111111\"".replace('1', &name[..1]));
+    let etag = (
+        "etag",
+        "\"1111111111111111111111111111111111111111\"".replace('1', &name[..1]),
+    );
     let start: usize = match request.headers.get("range") {
-        Some(range) if !hub.no_ranges => {
-            range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap()
-        }
+        Some(range) if !hub.no_ranges => range
+            .trim_start_matches("bytes=")
+            .trim_end_matches('-')
+            .parse()
+            .unwrap(),
         _ => 0,
     };
     let rest = &content[start..];
     if start > 0 {
         let range = format!("bytes {start}-{}/{}", content.len() - 1, content.len());
-        head("206 Partial Content", &[etag, ("content-range", range)], rest.len())?;
+        head(
+            "206 Partial Content",
+            &[etag, ("content-range", range)],
+            rest.len(),
+        )?;
     } else {
         head("200 OK", &[etag], rest.len())?;
     }
@@ -191,7 +218,10 @@ fn answer(
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 /// A hub's files: some that are fetched, some that are not.
@@ -263,7 +293,9 @@ impl Place {
 
     fn partial(&self) -> PathBuf {
         let hash = sha256(&model().files["model.safetensors"]);
-        self.path(&format!("home/hub/models--owner--model/blobs/{hash}.incomplete"))
+        self.path(&format!(
+            "home/hub/models--owner--model/blobs/{hash}.incomplete"
+        ))
     }
 }
 
@@ -271,7 +303,11 @@ impl Place {
 fn a_model_becomes_a_folder_and_stays_in_the_cache() {
     let (hub, place) = (Hub::start(model()), Place::new());
     let said = place.run(&hub, &["owner/model"]).succeeded();
-    assert!(said.stdout.starts_with("weights/model\n"), "{}", said.stdout);
+    assert!(
+        said.stdout.starts_with("weights/model\n"),
+        "{}",
+        said.stdout
+    );
     let wanted = ["config.json", "model.safetensors", "tokenizer.json"];
     assert_eq!(place.names("weights/model"), wanted);
     assert_eq!(place.names("weights"), ["model"]);
@@ -294,7 +330,9 @@ fn a_model_becomes_a_folder_and_stays_in_the_cache() {
 
     // A folder in the way is not touched.
     std::fs::write(place.path("weights/model/mine.txt"), "mine").unwrap();
-    place.run(&hub, &["owner/model"]).failed(2, &["weights/model", "--to"]);
+    place
+        .run(&hub, &["owner/model"])
+        .failed(2, &["weights/model", "--to"]);
 
     // Without the network, from the cache.
     let requests = hub.requests.lock().unwrap().len();
@@ -337,7 +375,10 @@ fn killed_halfway_it_goes_on_from_there() {
     let got = std::fs::read(place.path("weights/model/model.safetensors")).unwrap();
     assert_eq!(got, model().files["model.safetensors"]);
     let requests = hub.requests("GET", "/storage/model.safetensors?signature=x");
-    let ranges: Vec<_> = requests.iter().map(|r| r.headers.get("range").cloned()).collect();
+    let ranges: Vec<_> = requests
+        .iter()
+        .map(|r| r.headers.get("range").cloned())
+        .collect();
     assert_eq!(ranges, [None, Some("bytes=200000-".to_string())]);
 }
 
@@ -385,12 +426,28 @@ fn refusals_say_what_to_do() {
     let place = Place::new();
     place
         .run(&refused(401, "RepoNotFound"), &["owner/model"])
-        .failed(1, &["there is no model `owner/model`", "the token that is set is not enough"]);
+        .failed(
+            1,
+            &[
+                "there is no model `owner/model`",
+                "the token that is set is not enough",
+            ],
+        );
     place
         .run(&refused(403, "GatedRepo"), &["owner/model"])
-        .failed(1, &["gated", "accept its conditions at http://127.0.0.1:", "/owner/model"]);
+        .failed(
+            1,
+            &[
+                "gated",
+                "accept its conditions at http://127.0.0.1:",
+                "/owner/model",
+            ],
+        );
     place
-        .run(&refused(404, "RevisionNotFound"), &["owner/model", "--revision", "v9"])
+        .run(
+            &refused(404, "RevisionNotFound"),
+            &["owner/model", "--revision", "v9"],
+        )
         .failed(2, &["no revision `v9`"]);
     place
         .run(&refused(503, ""), &["owner/model"])
@@ -411,15 +468,33 @@ fn refusals_say_what_to_do() {
 #[test]
 fn patterns_choose_and_an_address_is_a_model_too() {
     let (hub, place) = (Hub::start(model()), Place::new());
-    let arguments = ["owner/model", "--include", "*.bin", "--include", "READ*", "--to", "some"];
+    let arguments = [
+        "owner/model",
+        "--include",
+        "*.bin",
+        "--include",
+        "READ*",
+        "--to",
+        "some",
+    ];
     place.run(&hub, &arguments).succeeded();
     assert_eq!(place.names("some"), ["README.md", "pytorch_model.bin"]);
 
     let address = format!("http://localhost:{}/storage/pytorch_model.bin", hub.port);
     place.run(&hub, &[&address]).succeeded();
-    assert_eq!(place.names("weights/pytorch_model"), ["pytorch_model.bin"]);
+    assert_eq!(place.names("weights"), ["pytorch_model.bin"]);
+    let got = std::fs::read(place.path("weights/pytorch_model.bin")).unwrap();
+    assert_eq!(got, model().files["pytorch_model.bin"]);
     let sent = hub.requests("GET", "/storage/pytorch_model.bin");
     assert_eq!(sent[0].headers.get("authorization"), None);
-    place.run(&hub, &[&address, "--offline", "--to", "again"]).succeeded();
-    assert_eq!(place.names("again"), ["pytorch_model.bin"]);
+    place
+        .run(&hub, &[&address, "--offline", "--to", "again.bin"])
+        .succeeded();
+    assert_eq!(std::fs::read(place.path("again.bin")).unwrap(), got);
+    let said = place.run(&hub, &[&address]).succeeded();
+    assert!(said.stderr.contains("there already"), "{}", said.stderr);
+    std::fs::write(place.path("again.bin"), "mine").unwrap();
+    place
+        .run(&hub, &[&address, "--to", "again.bin"])
+        .failed(2, &["again.bin", "--to"]);
 }

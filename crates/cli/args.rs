@@ -183,7 +183,7 @@ pub(crate) struct FetchArgs {
     /// Branch, tag or commit
     #[arg(long, default_value = "main")]
     pub(crate) revision: String,
-    /// Folder to make; by default the model's name below weights/
+    /// Folder, or for an address the file, to make; by default the model's name below weights/
     #[arg(long)]
     pub(crate) to: Option<PathBuf>,
     /// Files to fetch in place of the usual ones, for example "*.json"; may be given several times

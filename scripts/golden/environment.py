@@ -80,7 +80,12 @@ def randomise(model, seed):
             noise = torch.randn(parameter.shape, generator=generator)
             if name.endswith("bias"):
                 parameter.copy_(0.2 * noise)
-            elif parameter.dim() == 1:
+            elif parameter.dim() < 2 or "original0" in name or "gru_rel_pos_const" in name:
+                # Norms, scales and lengths.
                 parameter.copy_(1 + 0.2 * noise)
             else:
                 parameter.copy_(noise * 1.2 / parameter[0].numel() ** 0.5)
+            if name.endswith("qkv.bias"):
+                # EVA has none on its keys; transformers stores zeros.
+                width = len(parameter) // 3
+                parameter[width : 2 * width] = 0.0

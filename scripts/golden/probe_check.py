@@ -6,7 +6,7 @@
 Builds each model (odd sizes, non-square pictures, sounds of 1 to 2 s, padding on either side), saves it as transformers does,
 runs `limbic probe` on it with prepared inputs and with its own preprocessing, and prints the largest absolute differences.
 Fails above 2e-5 on hidden states and 1e-4 on logits; with preprocessing, pictures and sounds may differ by 1e-4. NAMEs choose
-some of the models. Everything is made in a temporary folder; where PyTorch is not installed, the environment of
+some of the models. Pillow 13 resizes tall pictures otherwise than the versions before it; see requirements.txt. Everything is made in a temporary folder; where PyTorch is not installed, the environment of
 scripts/golden/setup.sh is made and used.
 """
 
@@ -143,13 +143,16 @@ def vision(name, folder, model, run, processor, keys, sizes=((28, 28),)):
 
 
 @torch.no_grad()
-def videomae(name, folder, **extra):
+def videomae(name, folder, kind, **extra):
     config = tf.VideoMAEConfig(**VISION, num_frames=4, tubelet_size=2, **extra)
-    check = Check(name, tf.VideoMAEModel(config), folder)
+    check = Check(name, kind(config), folder)
 
     def run(pixels):
-        out = check.model(pixels, output_hidden_states=True)
-        return listed(out.hidden_states, last_hidden_state=out.last_hidden_state)
+        out = getattr(check.model, "videomae", check.model)(pixels, output_hidden_states=True)
+        # As the classifier pools; the model alone does not.
+        mean = out.last_hidden_state.mean(1)
+        pooled = check.model.fc_norm(mean) if hasattr(check.model, "fc_norm") else mean
+        return listed(out.hidden_states, last_hidden_state=out.last_hidden_state, pooled=pooled)
 
     pixels = torch.randn(2, 4, 3, 28, 28, generator=torch.Generator().manual_seed(3))
     check.compare("--input", run(pixels), check.input(pixel_values=pixels))
@@ -236,7 +239,7 @@ def siglip_tower(model, pixels):
 
 def mae(model, pixels):
     """The encoder alone: nothing is masked, and nothing shuffled."""
-    patches = model.embeddings.num_patches
+    patches = (model.config.image_size // model.config.patch_size) ** 2
     noise = torch.arange(patches, dtype=torch.float32).expand(pixels.shape[0], -1) / patches
     out = model(pixels, noise=noise, output_hidden_states=True)
     return listed(out.hidden_states, last_hidden_state=out.last_hidden_state)
@@ -272,13 +275,13 @@ MODELS = {
     "siglip": lambda n, f: vision(n, f, tf.SiglipModel(tf.SiglipConfig(
         vision_config=VISION, text_config=TEXT)), siglip_tower, *SIGLIP),
     "siglip-vision": lambda n, f: vision(n, f, tf.SiglipVisionModel(tf.SiglipVisionConfig(**VISION)), plain, *SIGLIP),
-    "eva (blip-2)": lambda n, f: vision("eva", f, tf.Blip2VisionModel(tf.Blip2VisionConfig(**VISION)), plain, *BLIP),
+    "eva": lambda n, f: vision(n, f, tf.Blip2VisionModel(tf.Blip2VisionConfig(**VISION)), plain, *BLIP),
     "dinov2": lambda n, f: vision(n, f, tf.Dinov2Model(tf.Dinov2Config(**VISION)), plain, *BIT, sizes=OTHER_SIZES),
     "dinov2-registers": lambda n, f: vision(n, f, tf.Dinov2WithRegistersModel(tf.Dinov2WithRegistersConfig(
         **VISION, num_register_tokens=3)), plain, *BIT, sizes=OTHER_SIZES),
     "mae": lambda n, f: vision(n, f, tf.ViTMAEModel(tf.ViTMAEConfig(**VISION, mask_ratio=0.0)), mae, *VIT),
-    "videomae": lambda n, f: videomae(n, f, use_mean_pooling=False),
-    "videomae-pooling": lambda n, f: videomae(n, f, use_mean_pooling=True),
+    "videomae": lambda n, f: videomae(n, f, tf.VideoMAEModel, use_mean_pooling=False),
+    "videomae-classifier": lambda n, f: videomae(n, f, tf.VideoMAEForVideoClassification, use_mean_pooling=True),
     "wav2vec2-base": lambda n, f: speech(n, f, tf.Wav2Vec2ForPreTraining(tf.Wav2Vec2Config(**SPEECH)), False),
     "wav2vec2-large": lambda n, f: speech(n, f, tf.Wav2Vec2Model(tf.Wav2Vec2Config(**LARGE)), True),
     "hubert-base": lambda n, f: speech(n, f, tf.HubertForCTC(tf.HubertConfig(**SPEECH)), False),
@@ -299,19 +302,19 @@ def main():
     tf.logging.disable_progress_bar()
     failed = []
     print(f"torch {torch.__version__}, transformers {tf.__version__}; largest absolute differences")
-    print(f"{'model':<17} {'input':<24} {'hidden':>8} {'last':>8} {'pooled':>8} {'logits':>8} {'largest':>8}")
+    print(f"{'model':<19} {'input':<24} {'hidden':>8} {'last':>8} {'pooled':>8} {'logits':>8} {'largest':>8}")
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen:
             try:
                 rows = MODELS[name](name, Path(folder))
             except (AssertionError, SystemExit) as error:
-                print(f"{name:<17} failed: {error}")
+                print(f"{name:<19} failed: {error}")
                 failed.append(name)
                 continue
             for name, how, errors, scale, passed in rows:
                 kinds = ("hidden", "last_hidden_state", "pooled", "logits")
                 cells = [f"{errors[kind]:8.1e}" if kind in errors else f"{'':>8}" for kind in kinds]
-                print(f"{name:<17} {how:<24} {' '.join(cells)} {scale:8.2f}{'' if passed else '  TOO LARGE'}")
+                print(f"{name:<19} {how:<24} {' '.join(cells)} {scale:8.2f}{'' if passed else '  TOO LARGE'}")
                 if not passed:
                     failed.append(f"{name} {how}")
     if failed:

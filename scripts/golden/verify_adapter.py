@@ -1,6 +1,6 @@
 """Loads base models and adapters that limbic wrote with transformers and PEFT, and compares the logits.
 
-    LIMBIC_ADAPTER_OUT=/tmp/adapter cargo test --release -p limbic-llama --test llama exported_models
+    LIMBIC_ADAPTER_OUT=/tmp/adapter cargo test --release -p limbic-llama --test llama an_exported
     python scripts/golden/verify_adapter.py /tmp/adapter
 
 PEFT drops tensors it does not expect and warns of missing ones only, so names are compared here one by one.

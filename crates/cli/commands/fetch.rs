@@ -12,9 +12,9 @@ pub(crate) fn run(args: &FetchArgs) -> anyhow::Result<()> {
         offline: args.offline,
     })?;
     if fetched.existed {
-        eprintln!("note: the folder was there already, with the same files");
+        eprintln!("note: it was there already, the same");
     }
-    println!("{}", fetched.folder.display());
+    println!("{}", fetched.place.display());
     for (name, size) in &fetched.files {
         println!("  {name}  {}", HumanBytes(*size));
     }

@@ -125,35 +125,44 @@ impl Held {
     pub(super) fn lay_out(&self, target: &Path) -> anyhow::Result<bool> {
         let at = || target.display().to_string();
         if target.exists() {
-            if self.is_at(target)? {
-                return Ok(true);
-            }
-            return Err(RunError::recipe(format!(
-                "{} is there already and holds something else; name another folder with --to, or move it away",
-                target.display()
-            )));
+            return if self.is_at(target)? {
+                Ok(true)
+            } else {
+                Err(in_the_way(target))
+            };
         }
-        let Some(name) = target.file_name() else {
-            bail!("{} is no name for a folder", target.display());
-        };
-        let partial = target.with_file_name(format!(".{}.partial", name.to_string_lossy()));
+        let partial = partial_of(target)?;
         if partial.exists() {
             fs::remove_dir_all(&partial).with_context(|| partial.display().to_string())?;
         }
         for name in &self.names {
-            let (from, to) = (self.folder.join(name), partial.join(name));
-            let at = || format!("{} to {}", from.display(), to.display());
-            if let Some(folder) = to.parent() {
-                fs::create_dir_all(folder).with_context(at)?;
-            }
-            let from = fs::canonicalize(&from).with_context(at)?;
-            // Links cost no space, but stay within one file system.
-            if fs::hard_link(&from, &to).is_err() {
-                fs::copy(&from, &to).with_context(at)?;
-                File::open(&to).and_then(|file| file.sync_all()).with_context(at)?;
-            }
+            link_or_copy(&self.folder.join(name), &partial.join(name))?;
         }
         fs::rename(&partial, target).with_context(at)?;
+        Ok(false)
+    }
+
+    /// As [`lay_out`](Self::lay_out), for the one file that this is.
+    ///
+    /// # Errors
+    /// Something else at `target`, a disk that cannot be written.
+    pub(super) fn lay_out_file(&self, target: &Path) -> anyhow::Result<bool> {
+        let Some((name, size)) = self.sizes()?.pop() else {
+            bail!("{} holds no file", self.folder.display());
+        };
+        if target.exists() {
+            return if is_file_of(target, size) {
+                Ok(true)
+            } else {
+                Err(in_the_way(target))
+            };
+        }
+        let partial = partial_of(target)?;
+        if partial.exists() {
+            fs::remove_file(&partial).with_context(|| partial.display().to_string())?;
+        }
+        link_or_copy(&self.folder.join(name), &partial)?;
+        fs::rename(&partial, target).with_context(|| target.display().to_string())?;
         Ok(false)
     }
 
@@ -166,8 +175,40 @@ impl Held {
         wanted.sort();
         there.sort();
         Ok(there.len() == wanted.len()
-            && wanted.iter().all(|(name, size)| is_file_of(&target.join(name), *size)))
+            && wanted
+                .iter()
+                .all(|(name, size)| is_file_of(&target.join(name), *size)))
     }
+}
+
+fn in_the_way(target: &Path) -> anyhow::Error {
+    RunError::recipe(format!(
+        "{} is there already and holds something else; name another place with --to, or move it away",
+        target.display()
+    ))
+}
+
+/// The hidden sibling that becomes `target` once it is complete.
+fn partial_of(target: &Path) -> anyhow::Result<PathBuf> {
+    match target.file_name() {
+        Some(name) => Ok(target.with_file_name(format!(".{}.partial", name.to_string_lossy()))),
+        None => bail!("{} is no name for a folder", target.display()),
+    }
+}
+
+/// Links cost no space, but stay within one file system.
+fn link_or_copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let at = || format!("{} to {}", from.display(), to.display());
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(at)?;
+    }
+    let from = fs::canonicalize(from).with_context(at)?;
+    if fs::hard_link(&from, to).is_err() {
+        fs::copy(&from, to).with_context(at)?;
+        let copied = File::open(to).and_then(|file| file.sync_all());
+        copied.with_context(at)?;
+    }
+    Ok(())
 }
 
 /// Whether there is a file of this size.

@@ -32,12 +32,19 @@ enum Piece {
 pub(super) fn download(hub: &Hub, remote: &RemoteFile, blob: &Path) -> anyhow::Result<()> {
     let partial = partial_of(blob);
     let at = || partial.display().to_string();
-    let options = OpenOptions::new().create(true).append(true).read(true).clone();
+    let options = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .read(true)
+        .clone();
     let mut file = options.open(&partial).with_context(at)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            bail!("another process is fetching {}; wait for it", remote.address)
+            bail!(
+                "another process is fetching {}; wait for it",
+                remote.address
+            )
         }
         Err(TryLockError::Error(error)) => return Err(error).with_context(at),
     }
@@ -88,13 +95,7 @@ pub(super) fn download(hub: &Hub, remote: &RemoteFile, blob: &Path) -> anyhow::R
 }
 
 /// Fetches what lies beyond byte `have`.
-fn append(
-    hub: &Hub,
-    remote: &RemoteFile,
-    have: u64,
-    file: &mut File,
-    bar: &ProgressBar,
-) -> Piece {
+fn append(hub: &Hub, remote: &RemoteFile, have: u64, file: &mut File, bar: &ProgressBar) -> Piece {
     let answer = match hub.get(&remote.address, (have > 0).then_some(have)) {
         Ok(answer) => answer,
         Err(error) => return Piece::Failed(error),
@@ -145,7 +146,12 @@ fn append(
 /// The first byte that a partial answer holds.
 fn first_byte(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get("content-range")?.to_str().ok()?;
-    range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
+    range
+        .strip_prefix("bytes ")?
+        .split('-')
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// Where the part that is there already lies. Hugging Face's tools call it so too.

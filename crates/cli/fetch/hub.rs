@@ -9,8 +9,9 @@ use anyhow::{Context, anyhow, bail};
 use hf_hub::Cache;
 use limbic_train::RunError;
 use serde::Deserialize;
-use ureq::Agent;
 use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, RequestBuilder};
 
 /// The hub where none is named by `HF_ENDPOINT`.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -159,7 +160,10 @@ impl Hub {
             }
             (None, None) => cache.token(),
         };
-        if token.iter().any(|token| !token.chars().all(|c| c.is_ascii_graphic())) {
+        if token
+            .iter()
+            .any(|token| !token.chars().all(|c| c.is_ascii_graphic()))
+        {
             return Err(RunError::recipe(
                 "the token holds characters that no token has; set HF_TOKEN again",
             ));
@@ -175,8 +179,7 @@ impl Hub {
             .timeout_per_read(Some(Duration::from_secs(60)));
         Ok(Self {
             agent: config.build().into(),
-            endpoint: Address::new(endpoint.trim_end_matches('/'))
-                .context("HF_ENDPOINT")?,
+            endpoint: Address::new(endpoint.trim_end_matches('/')).context("HF_ENDPOINT")?,
             token: token.filter(|token| !token.is_empty()).map(Token),
         })
     }
@@ -191,11 +194,13 @@ impl Hub {
         revision: &str,
         select: impl Fn(Vec<String>) -> Vec<String>,
     ) -> anyhow::Result<Listing> {
-        let revision = revision.replace('/', "%2F");
-        let route = format!("/api/models/{repo}/revision/{revision}");
+        let route = format!(
+            "/api/models/{repo}/revision/{}",
+            revision.replace('/', "%2F")
+        );
         let address = self.endpoint.join(&route);
         let mut answer = self.get(&address, None)?;
-        self.check(repo, &revision, &answer)?;
+        self.check(repo, revision, &answer)?;
         let text = answer.body_mut().with_config().limit(1 << 28);
         let text = text.read_to_string();
         let text = text.map_err(|error| anyhow!("{address}: {error}"))?;
@@ -211,7 +216,7 @@ impl Hub {
             let path = format!("/{repo}/resolve/{}/{}", info.sha, escaped(&name));
             let address = self.endpoint.join(&path);
             let answer = self.head(&address)?;
-            self.check(repo, &revision, &answer)?;
+            self.check(repo, revision, &answer)?;
             files.push(describe(name, address, answer.headers())?);
         }
         Ok(Listing {
@@ -249,42 +254,39 @@ impl Hub {
         &self,
         address: &Address,
         start: Option<u64>,
-    ) -> anyhow::Result<Response<ureq::Body>> {
-        self.follow(address, |to, own| {
-            let mut request = self.agent.get(to.text());
-            if let Some(start) = start {
-                request = request.header("range", format!("bytes={start}-"));
+    ) -> anyhow::Result<Response<Body>> {
+        self.follow(address, true, |to| {
+            let request = self.agent.get(to.text());
+            match start {
+                Some(start) => request.header("range", format!("bytes={start}-")),
+                None => request,
             }
-            if let (true, Some(Token(token))) = (own, &self.token) {
-                request = request.header("authorization", format!("Bearer {token}"));
-            }
-            (request.call(), true)
         })
     }
 
     /// Asks what a file is. The answer of a hub that points elsewhere is its own: it tells the hash.
-    fn head(&self, address: &Address) -> anyhow::Result<Response<ureq::Body>> {
-        let on_hub = address.origin == self.endpoint.origin;
-        self.follow(address, |to, own| {
-            let mut request = self.agent.head(to.text());
-            if let (true, Some(Token(token))) = (own, &self.token) {
-                request = request.header("authorization", format!("Bearer {token}"));
-            }
-            (request.call(), !on_hub)
-        })
+    fn head(&self, address: &Address) -> anyhow::Result<Response<Body>> {
+        let is_elsewhere = address.origin != self.endpoint.origin;
+        self.follow(address, is_elsewhere, |to| self.agent.head(to.text()))
     }
 
-    /// Sends what `send` makes for each address on the way, which is told whether that is the hub's own. It also says whether a
-    /// redirect away from there is followed.
+    /// Sends the request that `make` makes for each address on the way; `leaves` says whether a redirect to another origin is
+    /// followed.
     fn follow(
         &self,
         address: &Address,
-        send: impl Fn(&Address, bool) -> (Result<Response<ureq::Body>, ureq::Error>, bool),
-    ) -> anyhow::Result<Response<ureq::Body>> {
+        leaves: bool,
+        make: impl Fn(&Address) -> RequestBuilder<WithoutBody>,
+    ) -> anyhow::Result<Response<Body>> {
         let mut at = address.clone();
         for _ in 0..MOST_REDIRECTS {
-            let (answer, leaves) = send(&at, at.origin == self.endpoint.origin);
-            let answer = answer.map_err(|error| anyhow!("{at}: {error}"))?;
+            let request = match &self.token {
+                Some(Token(token)) if at.origin == self.endpoint.origin => {
+                    make(&at).header("authorization", format!("Bearer {token}"))
+                }
+                _ => make(&at),
+            };
+            let answer = request.call().map_err(|error| anyhow!("{at}: {error}"))?;
             let location = answer.headers().get("location");
             let (true, Some(location)) = (answer.status().is_redirection(), location) else {
                 return Ok(answer);
@@ -301,12 +303,7 @@ impl Hub {
     }
 
     /// Says what a refusal means.
-    fn check(
-        &self,
-        repo: &str,
-        revision: &str,
-        answer: &Response<ureq::Body>,
-    ) -> anyhow::Result<()> {
+    fn check(&self, repo: &str, revision: &str, answer: &Response<Body>) -> anyhow::Result<()> {
         let status = answer.status();
         if status.is_success() || status.is_redirection() {
             return Ok(());
@@ -321,8 +318,12 @@ impl Hub {
             ("GatedRepo", _) | (_, StatusCode::FORBIDDEN) => anyhow!(
                 "`{repo}` is gated, and {token}: accept its conditions at {page} and set HF_TOKEN to a token of that account"
             ),
-            ("RevisionNotFound", _) => RunError::recipe(format!("`{repo}` has no revision `{revision}`; see {page}")),
-            ("EntryNotFound", _) => anyhow!("`{repo}` lists a file that it does not have; see {page}"),
+            ("RevisionNotFound", _) => {
+                RunError::recipe(format!("`{repo}` has no revision `{revision}`; see {page}"))
+            }
+            ("EntryNotFound", _) => {
+                anyhow!("`{repo}` lists a file that it does not have; see {page}")
+            }
             ("RepoNotFound", _) | (_, StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) => anyhow!(
                 "there is no model `{repo}` at {}, or it is private and {token}; check the name",
                 self.endpoint

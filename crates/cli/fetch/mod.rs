@@ -1,4 +1,4 @@
-//! Published models, downloaded into a cache and laid out as a plain folder.
+//! Published models, downloaded into a cache and laid out as a plain folder, or file.
 //!
 //! The cache is the one that Hugging Face's Python tools use, through the `hf-hub` crate: what they have downloaded is not
 //! downloaded again. The transfer itself is ours, because that crate checks no hash, appends to a half file whatever the
@@ -28,7 +28,7 @@ pub(crate) struct Wish<'a> {
     pub(crate) revision: &'a str,
     /// Patterns in place of the usual files.
     pub(crate) include: &'a [String],
-    /// The folder to make.
+    /// The folder, or file, to make.
     pub(crate) to: Option<&'a Path>,
     /// Whether the network is left alone.
     pub(crate) offline: bool,
@@ -36,23 +36,23 @@ pub(crate) struct Wish<'a> {
 
 /// What was fetched.
 pub(crate) struct Fetched {
-    /// The folder.
-    pub(crate) folder: PathBuf,
+    /// The folder, or the file where the model is one.
+    pub(crate) place: PathBuf,
     /// Its files, and their sizes in bytes.
     pub(crate) files: Vec<(String, u64)>,
     /// Whether it was there before, the same.
     pub(crate) existed: bool,
 }
 
-/// Fetches a model into a folder, which appears whole or not at all.
+/// Fetches a model into a folder or file, which appears whole or not at all.
 ///
 /// # Errors
-/// A name that means nothing, a hub that refuses or is not there, a file that is not what the hub says, a folder in the way.
+/// A name that means nothing, a hub that refuses or is not there, a file that is not what the hub says, something in the way.
 pub(crate) fn fetch(wish: &Wish<'_>) -> anyhow::Result<Fetched> {
     let source = names::resolve(wish.model)?;
-    let folder = match wish.to {
-        Some(folder) => folder.to_path_buf(),
-        None => Path::new("weights").join(source.folder_name()),
+    let place = match wish.to {
+        Some(place) => place.to_path_buf(),
+        None => Path::new("weights").join(source.default_name()),
     };
     let home = Cache::from_env();
     let hub_cache = std::env::var_os("HF_HUB_CACHE");
@@ -80,7 +80,7 @@ pub(crate) fn fetch(wish: &Wish<'_>) -> anyhow::Result<Fetched> {
                 get(&hub, &cached, &listing)?
             }
         }
-        Source::Address { url, .. } => {
+        Source::Address(url) => {
             // A cache of its own, laid out alike: a repository of one file, named by its address.
             let root = home.path().with_file_name("limbic");
             let name = hex_digest(url.as_bytes());
@@ -90,14 +90,22 @@ pub(crate) fn fetch(wish: &Wish<'_>) -> anyhow::Result<Fetched> {
             } else {
                 let hub = Hub::from_env(&home)?;
                 let listing = hub.one(&Address::new(url)?)?;
+                if listing.files.iter().any(|file| file.sha256.is_none()) {
+                    eprintln!(
+                        "note: the server tells no SHA-256 of it, so that its length alone can be checked"
+                    );
+                }
                 get(&hub, &cached, &listing)?
             }
         }
     };
     let files = snapshot.sizes()?;
-    let existed = snapshot.lay_out(&folder)?;
+    let existed = match source {
+        Source::Hub(_) => snapshot.lay_out(&place)?,
+        Source::Address(_) => snapshot.lay_out_file(&place)?,
+    };
     Ok(Fetched {
-        folder,
+        place,
         files,
         existed,
     })

@@ -35,7 +35,10 @@ fn usual(names: Vec<String>) -> Vec<String> {
         let used = |name: &&&String| !name.starts_with("training_args");
         top.iter().filter(fits).filter(used).copied().collect()
     };
-    let weights = formats.iter().map(|format| of(format)).find(|found| !found.is_empty());
+    let weights = formats
+        .iter()
+        .map(|format| of(format))
+        .find(|found| !found.is_empty());
     let Some(weights) = weights else {
         return Vec::new();
     };
@@ -45,7 +48,9 @@ fn usual(names: Vec<String>) -> Vec<String> {
             let format = name.trim_end_matches(".index.json").rsplit('.').next();
             return weights.len() > 1 && weights[0].rsplit('.').next() == format;
         }
-        [".json", ".txt", ".model", ".jinja"].iter().any(|end| name.ends_with(end))
+        [".json", ".txt", ".model", ".jinja"]
+            .iter()
+            .any(|end| name.ends_with(end))
     };
     let others = top.iter().filter(is_kept).copied();
     others.chain(weights.iter().copied()).cloned().collect()
@@ -107,9 +112,17 @@ mod tests {
                 "tokenizer.model"
             ]
         );
-        let hubert = ["chinese-hubert-large-fairseq-ckpt.pt", "config.json", "preprocessor_config.json", "pytorch_model.bin"];
+        let hubert = [
+            "chinese-hubert-large-fairseq-ckpt.pt",
+            "config.json",
+            "preprocessor_config.json",
+            "pytorch_model.bin",
+        ];
         assert_eq!(chosen(&hubert, &[]), hubert[1..]);
         assert_eq!(chosen(&["config.json", "tf_model.h5"], &[]), [""; 0]);
-        assert_eq!(chosen(&llama, &["*.pth", "READ??.md"]), ["README.md", "original/consolidated.00.pth"]);
+        assert_eq!(
+            chosen(&llama, &["*.pth", "READ??.md"]),
+            ["README.md", "original/consolidated.00.pth"]
+        );
     }
 }

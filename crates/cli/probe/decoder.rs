@@ -54,10 +54,15 @@ fn rows(args: &ProbeArgs, config: &LlamaConfig) -> anyhow::Result<(Vec<Vec<u32>>
             None => Padding::Right,
         };
         let wrong = |id: i64| {
-            RunError::recipe(format!("{}: `input_ids` holds {id}, which is no token's id", path.display()))
+            RunError::recipe(format!(
+                "{}: `input_ids` holds {id}, which is no token's id",
+                path.display()
+            ))
         };
         let id = |id: i64| u32::try_from(id).map_err(|_| wrong(id));
-        let ids = rows.into_iter().map(|row| row.into_iter().map(id).collect());
+        let ids = rows
+            .into_iter()
+            .map(|row| row.into_iter().map(id).collect());
         return Ok((ids.collect::<anyhow::Result<_>>()?, padding));
     }
     let flags = "--ids, --text or --input with `input_ids`";
@@ -77,7 +82,9 @@ fn tokenize(folder: &Path, text: &str, config: &LlamaConfig) -> anyhow::Result<V
     let tokenizer = TextTokenizer::read(&path, config.bos_token_id.unwrap_or(0), eos)?;
     let ids = tokenizer.encode_with_special(text)?;
     if ids.is_empty() {
-        return Err(RunError::recipe("the text has no tokens; give --text some words"));
+        return Err(RunError::recipe(
+            "the text has no tokens; give --text some words",
+        ));
     }
     Ok(ids)
 }
@@ -100,7 +107,11 @@ fn padding(mask: &[Vec<i64>], rows: &[Vec<i64>]) -> Result<Padding, String> {
         .map(|row| row.iter().take_while(|value| **value == 0).count())
         .collect();
     let is_ones_from = |row: &Vec<i64>, start: usize| row[start..].iter().all(|v| *v == 1);
-    if mask.iter().zip(&pads).all(|(row, pad)| is_ones_from(row, *pad)) {
+    if mask
+        .iter()
+        .zip(&pads)
+        .all(|(row, pad)| is_ones_from(row, *pad))
+    {
         return Ok(Padding::Left(pads));
     }
     let is_right = |row: &Vec<i64>| row.is_sorted_by(|a, b| a >= b);

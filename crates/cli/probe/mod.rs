@@ -93,13 +93,17 @@ fn is_encoder(args: &ProbeArgs) -> anyhow::Result<()> {
 }
 
 fn wanted(args: &ProbeArgs, kind: &str, flags: &str) -> anyhow::Error {
-    RunError::recipe(format!("{} is {kind}, which reads {flags}", args.model.display()))
+    RunError::recipe(format!(
+        "{} is {kind}, which reads {flags}",
+        args.model.display()
+    ))
 }
 
 fn family(folder: &Path) -> anyhow::Result<Family> {
     let path = folder.join("config.json");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string());
-    let text = text.map_err(|error| RunError::recipe(format!("{error:#}; wanted a Hugging Face folder")))?;
+    let text =
+        text.map_err(|error| RunError::recipe(format!("{error:#}; wanted a Hugging Face folder")))?;
     let config: serde_json::Value = serde_json::from_str(&text)
         .map_err(|error| RunError::recipe(format!("{}: {error}", path.display())))?;
     let got = config["model_type"].as_str().unwrap_or_default();

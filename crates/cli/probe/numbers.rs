@@ -61,7 +61,11 @@ fn row(name: &str, tensor: &NamedTensor) -> [String; 7] {
     let std = (variance.sum::<f64>() / count).sqrt();
     let least = values.iter().copied().fold(f32::INFINITY, f32::min);
     let greatest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let first: Vec<String> = values.iter().take(FIRST).map(|v| format!("{v:.5}")).collect();
+    let first: Vec<String> = values
+        .iter()
+        .take(FIRST)
+        .map(|v| format!("{v:.5}"))
+        .collect();
     [
         name.to_string(),
         format!("{:?}", tensor.shape),

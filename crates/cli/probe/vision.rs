@@ -22,7 +22,11 @@ pub(super) fn run(args: &ProbeArgs, device: &Device) -> anyhow::Result<Numbers> 
     let num_frames = model.sizes().num_frames;
     let pixels = match (&args.image, &args.video, &args.input) {
         (Some(_), _, _) if num_frames.is_some() => {
-            return Err(wanted(args, of_video, "--video or --input with `pixel_values`"));
+            return Err(wanted(
+                args,
+                of_video,
+                "--video or --input with `pixel_values`",
+            ));
         }
         (Some(path), _, _) => pictures(&model, path, FrameSampler::First)?,
         (_, Some(path), _) => {
@@ -58,7 +62,10 @@ fn pictures(
     sampler: FrameSampler,
 ) -> anyhow::Result<PixelValues> {
     let Some(read) = read_pictures(path, Span::ALL, &sampler)? else {
-        return Err(RunError::recipe(format!("{} has no pictures", path.display())));
+        return Err(RunError::recipe(format!(
+            "{} has no pictures",
+            path.display()
+        )));
     };
     let views: Vec<Picture<'_>> = read
         .iter()

@@ -13,7 +13,8 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::{Architecture, LlamaConfig, LlamaError, RopeScaling};
+use crate::rope_keys::{RopeParameters, Spellings};
+use crate::{Architecture, LlamaConfig, LlamaError};
 
 impl LlamaConfig {
     /// Reads a Hugging Face `config.json`.
@@ -143,28 +144,6 @@ struct File {
     foreign: BTreeMap<String, Value>,
 }
 
-#[derive(Default, Serialize, Deserialize)]
-struct RopeParameters {
-    #[serde(skip_serializing)]
-    rope_theta: Option<f64>,
-    rope_type: Option<String>,
-    /// The name of `rope_type` in transformers before 4.43; some files have both.
-    #[serde(rename = "type", skip_serializing)]
-    old_type: Option<String>,
-    #[serde(skip_serializing)]
-    partial_rotary_factor: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    factor: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    low_freq_factor: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    high_freq_factor: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    original_max_position_embeddings: Option<usize>,
-    #[serde(flatten, skip_serializing)]
-    foreign: BTreeMap<String, Value>,
-}
-
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum OneOrMany {
@@ -227,14 +206,15 @@ impl TryFrom<File> for LlamaConfig {
                 "`quantization_config` is set; wanted a checkpoint in F32, F16 or BF16".into(),
             );
         }
-        let (rope_theta, rope_scaling) = rope(&Spellings {
+        let (rope_theta, rope_scaling) = Spellings {
             theta: file.rope_theta,
             share: file.partial_rotary_factor,
             original: file.original_max_position_embeddings,
             longest: file.max_position_embeddings,
             older: file.rope_scaling.as_ref(),
             newer: file.rope_parameters.as_ref(),
-        })?;
+        }
+        .agree()?;
         if file.num_attention_heads == 0 {
             return Err("`num_attention_heads` is 0, wanted at least 1".into());
         }
@@ -267,85 +247,6 @@ impl TryFrom<File> for LlamaConfig {
                 .or(file.torch_dtype)
                 .unwrap_or_else(|| "float32".into()),
         })
-    }
-}
-
-/// All that a file says of RoPE.
-struct Spellings<'a> {
-    theta: Option<f64>,
-    share: Option<f64>,
-    original: Option<usize>,
-    longest: usize,
-    older: Option<&'a RopeParameters>,
-    newer: Option<&'a RopeParameters>,
-}
-
-/// The base and the scaling that a file's two spellings agree on.
-fn rope(file: &Spellings) -> Result<(f64, Option<RopeScaling>), String> {
-    let read = |key: &str, parameters: &RopeParameters| {
-        // LLaMA 1 and 2 files leave it out; 10 000 is the value of Su et al. 2021 and transformers' default.
-        let theta = parameters.rope_theta.or(file.theta).unwrap_or(10_000.0);
-        Ok::<_, String>((theta, scaling(key, parameters, file)?))
-    };
-    match (file.older, file.newer) {
-        (None, None) => read("rope_theta", &RopeParameters::default()),
-        (Some(older), None) => read("rope_scaling", older),
-        (None, Some(newer)) => read("rope_parameters", newer),
-        (Some(older), Some(newer)) => {
-            let (older, newer) = (
-                read("rope_scaling", older)?,
-                read("rope_parameters", newer)?,
-            );
-            if older != newer {
-                return Err(format!(
-                    "`rope_scaling` says {older:?} and `rope_parameters` says {newer:?}; remove the wrong one"
-                ));
-            }
-            Ok(newer)
-        }
-    }
-}
-
-fn scaling(
-    key: &str,
-    parameters: &RopeParameters,
-    file: &Spellings,
-) -> Result<Option<RopeScaling>, String> {
-    let kind = parameters.rope_type.as_deref();
-    let kind = kind.or(parameters.old_type.as_deref()).unwrap_or("default");
-    let share = parameters.partial_rotary_factor.or(file.share);
-    if let Some(share) = share.filter(|share| *share != 1.0) {
-        return Err(format!(
-            "`partial_rotary_factor` is {share}, wanted 1 or absent; heads that are turned in part are not built here"
-        ));
-    }
-    if let Some(foreign) = parameters.foreign.keys().next() {
-        return Err(format!(
-            "`{key}` holds `{foreign}`, which is not built here; wanted RoPE of type `default`, `linear` or `llama3` with \
-             one set of parameters for all layers"
-        ));
-    }
-    let number = |name: &str, value: Option<f64>| {
-        value.ok_or_else(|| format!("`{key}` asks for `{kind}` RoPE without `{name}`"))
-    };
-    match kind {
-        "default" => Ok(None),
-        "linear" => Ok(Some(RopeScaling::Linear {
-            factor: number("factor", parameters.factor)?,
-        })),
-        "llama3" => Ok(Some(RopeScaling::Llama3 {
-            factor: number("factor", parameters.factor)?,
-            low_freq_factor: number("low_freq_factor", parameters.low_freq_factor)?,
-            high_freq_factor: number("high_freq_factor", parameters.high_freq_factor)?,
-            // The order of precedence is that of transformers' `standardize_rope_params`.
-            original_max_position_embeddings: file
-                .original
-                .or(parameters.original_max_position_embeddings)
-                .unwrap_or(file.longest),
-        })),
-        other => Err(format!(
-            "`{key}` asks for `{other}` RoPE, which is not built here; wanted `default`, `linear` or `llama3`"
-        )),
     }
 }
 
@@ -392,34 +293,10 @@ impl From<LlamaConfig> for File {
     }
 }
 
-impl From<RopeScaling> for RopeParameters {
-    fn from(scaling: RopeScaling) -> Self {
-        match scaling {
-            RopeScaling::Linear { factor } => Self {
-                rope_type: Some("linear".into()),
-                factor: Some(factor),
-                ..Self::default()
-            },
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            } => Self {
-                rope_type: Some("llama3".into()),
-                factor: Some(factor),
-                low_freq_factor: Some(low_freq_factor),
-                high_freq_factor: Some(high_freq_factor),
-                original_max_position_embeddings: Some(original_max_position_embeddings),
-                ..Self::default()
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RopeScaling;
 
     fn read(text: &str) -> Result<LlamaConfig, LlamaError> {
         let folder = tempfile::tempdir().unwrap();
@@ -489,7 +366,7 @@ mod tests {
                 "`dynamic`",
             ),
             (
-                r#", "rope_scaling": {"rope_type": "yarn", "factor": 2.0}"#,
+                r#", "rope_scaling": {"rope_type": "yarn", "factor": 2.0, "beta_fast": 32}"#,
                 "`yarn`",
             ),
             (

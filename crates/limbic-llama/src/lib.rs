@@ -30,6 +30,8 @@ mod lora_config;
 mod merge;
 mod norm;
 mod rope;
+mod rope_keys;
+mod targets;
 
 pub use adapter::{
     adapter_tensor_name, read_adapter, read_config as read_adapter_config, rename_base,
@@ -45,7 +47,8 @@ pub use generate::{End, Generation, Prompt, Sampling, generate};
 pub use inspect::Inspection;
 pub use llama::{Decoder, Llama, Merged};
 pub use lora::{LoraFactor, LoraLinear};
-pub use lora_config::{LoraConfig, Targets};
+pub use lora_config::LoraConfig;
 pub use merge::{MergeOptions, MergeReport, decoder_digest, write_merged};
 pub use norm::RmsNorm;
 pub use rope::RopeScaling;
+pub use targets::Targets;

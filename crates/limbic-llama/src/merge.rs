@@ -95,6 +95,7 @@ pub fn write_merged(
         bytes: writer.total_size(),
     };
     while let Some(planned) = writer.next() {
+        let precision = planned.precision;
         let tensor = checkpoint.take(&planned.name)?;
         let values = match adapted(&mut llama, &planned.name) {
             Some(linear) => {
@@ -103,6 +104,13 @@ pub fn write_merged(
             }
             None => tensor.values,
         };
+        let overflows = |value: &&f32| value.is_finite() && !precision.round(**value).is_finite();
+        if let Some(value) = values.iter().find(overflows) {
+            return Err(LlamaError::Config(format!(
+                "`{}` holds {value:e}, which is too large for {precision}; write bf16 or f32",
+                planned.name
+            )));
+        }
         report.tensors += 1;
         writer.write(&values)?;
     }

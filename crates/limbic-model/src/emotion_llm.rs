@@ -1,7 +1,7 @@
 //! The forward pass. Letters: B samples, L positions, D decoder width, V vocabulary, C classes, N selected positions.
 
 use burn::module::Module;
-use burn::tensor::{FloatDType, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use limbic_encoders::{Fusion, Padded, Projector};
 use limbic_llama::{Dropout, Generation, Llama, Padding, Prompt, Sampling};
 
@@ -130,7 +130,7 @@ impl EmotionLlm {
                 Source::Transcript => batch.transcripts.as_ref().map(|(ids, words)| PerSample {
                     samples: words.samples.clone(),
                     padded: Padded {
-                        values: self.llama.embed(ids.clone()).cast(FloatDType::F32),
+                        values: self.llama.embed(ids.clone()),
                         lengths: words.lengths.clone(),
                     },
                 }),

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use limbic_llama::{
-    LoraConfig, MergeOptions, MergeReport, decoder_digest, read_adapter_config, rename_base, write_merged,
+    LoraConfig, MergeOptions, MergeReport, decoder_digest, read_adapter_config, rename_base,
+    write_merged,
 };
 use limbic_weights::{MAX_SHARD_BYTES, Precision, Weights};
 

@@ -96,7 +96,11 @@ pub fn verify_export(
         let of_rounded = difference(&got, &logits(&expected, ids));
         check(&folder, "the merged decoder", of_rounded, &wanted)?;
         let of_run = difference(&got, &wanted);
-        if weights.tensors.keys().all(|name| precision(name) == Precision::F32) {
+        if weights
+            .tensors
+            .keys()
+            .all(|name| precision(name) == Precision::F32)
+        {
             check(&folder, "the merged decoder", of_run, &wanted)?;
         }
         (merged, rounding) = (Some(of_rounded), Some(of_run));
@@ -128,13 +132,16 @@ fn logits(llama: &Llama, ids: Tensor<2, Int>) -> Vec<f32> {
 
 /// The largest difference; not a number where either side is none.
 fn difference(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |most, d| {
-        if d > most || d.is_nan() { d } else { most }
-    })
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |most, d| if d > most || d.is_nan() { d } else { most })
 }
 
 fn check(path: &Path, what: &str, difference: f32, logits: &[f32]) -> Result<(), ModelError> {
-    let largest = logits.iter().fold(1.0f32, |most, logit| most.max(logit.abs()));
+    let largest = logits
+        .iter()
+        .fold(1.0f32, |most, logit| most.max(logit.abs()));
     if difference <= TOLERANCE * largest {
         return Ok(());
     }
@@ -190,7 +197,11 @@ fn compare(path: &Path, got: &Weights, wanted: &Weights) -> Result<usize, ModelE
             ));
         }
     }
-    match got.tensors.keys().find(|name| !wanted.tensors.contains_key(*name)) {
+    match got
+        .tensors
+        .keys()
+        .find(|name| !wanted.tensors.contains_key(*name))
+    {
         Some(name) => fail(format!("`{name}` is not in the run")),
         None => Ok(wanted.tensors.len()),
     }

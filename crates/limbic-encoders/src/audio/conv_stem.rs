@@ -125,9 +125,29 @@ impl TimeNorm {
     /// `[B, C, T]` to `[B, C, T]`
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let per_channel = |value: Tensor<1>| value.reshape([1, -1, 1]);
-        let centred = x.clone() - x.mean_dim(2);
-        let variance = centred.clone().square().mean_dim(2);
+        let centred = x.clone() - mean_over_time(x);
+        let variance = mean_over_time(centred.clone().square());
         let scale = variance.add_scalar(EPSILON).sqrt().recip() * per_channel(self.weight.val());
         centred * scale + per_channel(self.bias.val())
     }
+}
+
+/// Steps that are summed in a row: a running sum over all the steps of a sound loses digits.
+const STRETCH: usize = 64;
+
+/// # Shapes
+/// `[B, C, T]` to `[B, C, 1]`
+fn mean_over_time(x: Tensor<3>) -> Tensor<3> {
+    let [batch, channels, time] = x.dims();
+    let whole = time / STRETCH * STRETCH;
+    if whole == 0 {
+        return x.mean_dim(2);
+    }
+    let stretches = [batch, channels, time / STRETCH, STRETCH];
+    let sums = x.clone().narrow(2, 0, whole).reshape(stretches);
+    let mut sum = sums.sum_dim(3).sum_dim(2).reshape([batch, channels, 1]);
+    if whole < time {
+        sum = sum + x.narrow(2, whole, time - whole).sum_dim(2);
+    }
+    sum / time as f64
 }

@@ -179,7 +179,7 @@ fn settings_not_built_here_are_refused_by_key() {
 /// The folders that scripts/golden/verify_adapter.py loads with transformers and PEFT; made where
 /// `LIMBIC_ADAPTER_OUT` says, and in a temporary folder otherwise.
 #[test]
-fn exported_models_and_adapters_read_back() {
+fn an_exported_model_and_adapter_read_back() {
     let temporary = tempfile::tempdir().unwrap();
     let out = std::env::var_os("LIMBIC_ADAPTER_OUT")
         .map_or_else(|| temporary.path().to_path_buf(), Into::into);

@@ -2,6 +2,8 @@
 
 /// Adapter folders: PEFT's read, ours written, damaged ones refused.
 mod adapter;
+/// Folders of weights: what is passed over, what is refused.
+mod folders;
 /// Texts: cache, batches, stop tokens.
 mod generation;
 /// Forward passes and gradients.

@@ -56,7 +56,7 @@ fn neighbours_and_padding_do_not_matter() {
     let fused = |rows: &[usize]| model.fuse(&fixture.batch(&compiled, rows), 1).unwrap();
     let (both, second) = (fused(&[0, 1]), fused(&[1]));
     assert_eq!((both.samples, second.samples), (vec![0, 1], vec![0]));
-    let of_second = host(both.tokens.slice([1..2]));
+    let of_second = host(both.tokens.narrow(0, 1, 1));
     assert!(distance(&of_second, &host(second.tokens)) < 1e-6);
     // Not because nothing matters: the samples differ, and so do their logits.
     assert!(distance(&classes[..3], &classes[3..]) > 1e-3);

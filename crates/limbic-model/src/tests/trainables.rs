@@ -192,3 +192,13 @@ fn what_takes_no_part_in_the_loss_has_zeros() {
     assert!(zeros(Part::Projectors) < trainables.num_values_of(Part::Projectors));
     assert_eq!(zeros(Part::Lora), 0);
 }
+
+#[test]
+fn all_three_tensors_of_an_adapter_are_its_part() {
+    for tensor in ["lora_A.weight", "lora_B.weight", "lora_magnitude_vector"] {
+        let name = format!("llama.model.layers.0.self_attn.q_proj.{tensor}");
+        assert_eq!(Part::of(&name), Some(Part::Lora), "{name}");
+    }
+    let base = "llama.model.layers.0.self_attn.q_proj.bias";
+    assert_eq!(Part::of(base), Some(Part::Decoder));
+}
