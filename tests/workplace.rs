@@ -242,10 +242,7 @@ pub(crate) fn objectives(steps: u64) -> String {
             "tasks: { describe: 1.0 }",
             "tasks: { emotion: 1.0, describe: 1.0 }",
         )
-        .replace(
-            "fusions: 1.0e-3 }",
-            "fusions: 1.0e-3, head: 1.0e-3 }",
-        )
+        .replace("fusions: 1.0e-3 }", "fusions: 1.0e-3, head: 1.0e-3 }")
         .replace(
             "data:\n",
             "    - name: fused
