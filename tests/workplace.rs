@@ -242,14 +242,10 @@ pub(crate) fn objectives(steps: u64) -> String {
             "tasks: { describe: 1.0 }",
             "tasks: { emotion: 1.0, describe: 1.0 }",
         )
-        .replace(
-            "projectors: 1.0e-3 }",
-            "projectors: 1.0e-3, fusions: 1.0e-3, head: 1.0e-3 }",
-        )
+        .replace("fusions: 1.0e-3 }", "fusions: 1.0e-3, head: 1.0e-3 }")
         .replace(
             "data:\n",
-            "  fusions:
-    - name: fused
+            "    - name: fused
       sources: [video, audio, transcript]
       fusion: { kind: cross_modal, dim: 8, heads: 2, layers: 1, self_layers: 1, standardise: true }
   head: { hidden: 8, reads: fused }
