@@ -1,7 +1,7 @@
 //! The losses of a split, and what else its forward passes tell: the errors of the valence head, and whether clips find
 //! their captions.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use limbic_data::Task;
 use limbic_eval::Regression;
 use limbic_model::{EmotionLlm, MaskedCaption};
@@ -156,6 +156,7 @@ fn retrieval(clips: Tensor<2>, captions: Tensor<2>, own: &[&[u32]]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::TensorData;
 
     #[test]
     fn a_clip_finds_its_caption_or_one_that_reads_the_same() {
