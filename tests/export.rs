@@ -142,6 +142,8 @@ fn an_adapter_that_does_nothing_is_said() {
     assert!(said.stderr.contains("every B"), "{}", said.stderr);
 }
 
+type Damage = fn(&Path);
+
 #[test]
 fn verification_sees_one_changed_value_and_one_changed_setting() {
     let workplace = trained();
@@ -151,7 +153,7 @@ fn verification_sees_one_changed_value_and_one_changed_setting() {
         ..ExportOptions::default()
     };
     // (a file of the export, what is done to it)
-    let damages: [(&str, fn(&Path)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("llm_adapter/adapter_model.safetensors", nudge),
         ("merged/model.safetensors", nudge),
         ("llm_adapter/adapter_config.json", |path| {
@@ -399,12 +401,6 @@ fn merging_takes_memory_for_a_tensor_and_not_for_the_model() {
     );
     let megabytes = |bytes: u64| bytes / 1_000_000;
     let largest = 4 * 2816 * 1024;
-    println!(
-        "peak {} MB for a decoder of {} MB whose largest tensor takes {} MB",
-        megabytes(peak),
-        megabytes(size),
-        megabytes(largest)
-    );
     // The program itself, and a few copies of one tensor.
     assert!(peak < 60_000_000 + 5 * largest, "{} MB", megabytes(peak));
     assert!(

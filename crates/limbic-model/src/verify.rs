@@ -78,7 +78,7 @@ pub fn verify_export(
             let stored = || base.dtype(name).map(Precision::of);
             options.precision.or_else(stored).unwrap_or(Precision::F32)
         };
-        let weights = rounded(&Weights::collect(&whole), &precision);
+        let weights = rounded(&Weights::collect(&whole), precision);
         let files = Checkpoint::open(&folder)?;
         for name in files.names() {
             let got = files.dtype(name).map(Precision::of);

@@ -191,7 +191,6 @@ fn sample(value: &Value) -> (Sample, Compiled) {
 #[test]
 fn ten_steps_of_all_objectives_are_torchs() {
     let (loss, values) = Golden::new().errors();
-    println!("largest error of a loss {loss:e}, of a trained value at the end {values:e}");
     assert!(loss < 1e-4, "a loss is off by {loss}");
     assert!(values < 2e-4, "a trained value is off by {values}");
 }
