@@ -6,8 +6,8 @@
 Builds each model (odd sizes, non-square pictures, sounds of 1 to 2 s, padding on either side), saves it as transformers does,
 runs `limbic probe` on it with prepared inputs and with its own preprocessing, and prints the largest absolute differences.
 Fails above 2e-5 on hidden states and 1e-4 on logits; with preprocessing, pictures and sounds may differ by 1e-4. NAMEs choose
-some of the models. Pillow 13 resizes tall pictures otherwise than the versions before it; see requirements.txt. Everything is made in a temporary folder; where PyTorch is not installed, the environment of
-scripts/golden/setup.sh is made and used.
+some of the models. Pillow before 13 resizes tall pictures otherwise; see requirements.txt. Everything is made in a temporary
+folder; where PyTorch is not installed, the environment of scripts/golden/setup.sh is made and used.
 """
 
 import json

@@ -4,7 +4,7 @@ layer; pictures with what transformers' PIL image processors make of them; publi
 Weights are seeded noise, larger than an initialisation, so that softmax and GELU leave their linear range; biases and
 norms are noise too. Sizes are odd on purpose. The layouts of the authors' own checkpoints (`eva_vit_g.pth`, MAE,
 VideoMAE) are the same weights under those names; MAE's are run in timm as well. Needs torch, transformers, timm,
-safetensors, and pillow before 13, which resizes along rows first whatever the picture. Run from the repository's root:
+safetensors, and pillow 13 or newer: earlier ones resize along rows first whatever the picture. Run from the repository's root:
 
     python scripts/golden/vision.py
 """
@@ -387,7 +387,7 @@ def parameters() -> None:
 
 
 if __name__ == "__main__":
-    assert int(PIL.__version__.split(".")[0]) < 13, PIL.__version__
+    assert int(PIL.__version__.split(".")[0]) >= 13, PIL.__version__
     transformers.logging.set_verbosity_error()
     torch.set_grad_enabled(False)
     shutil.rmtree(ROOT, ignore_errors=True)

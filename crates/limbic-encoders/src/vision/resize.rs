@@ -1,6 +1,6 @@
-//! Resizing as Pillow does it (`Resample.c`): a kernel that widens where the picture shrinks, along rows first, then along
-//! columns, in fixed point with 8 bits between the two. The results are the same bytes as those of Pillow up to 12;
-//! since 13 it goes along columns first in pictures that lose more height than width, and then some values differ by one.
+//! Resizing as Pillow does it (`Resample.c`): a kernel that widens where the picture shrinks, along rows and along columns,
+//! in fixed point with 8 bits between the two. The results are the same bytes as Pillow 13's. Before 13 it went along rows
+//! first in every picture, so that some values of tall ones differ by one.
 
 /// Pillow's resampling kernels.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,14 +80,21 @@ pub(super) fn resize(bytes: &[u8], from: [usize; 2], to: [usize; 2], filter: Fil
         3 * height * width,
         "bytes of a {from:?} picture"
     );
-    let rows = match to[1] == width {
-        true => bytes.to_vec(),
-        false => along(bytes, [height, width, 3], to[1], filter),
+    let along_rows = |bytes: Vec<u8>, height| match to[1] == width {
+        true => bytes,
+        false => along(&bytes, [height, width, 3], to[1], filter),
     };
-    match to[0] == height {
-        true => rows,
+    let along_columns = |bytes: Vec<u8>, width| match to[0] == height {
+        true => bytes,
         // A column of pixels is one long pixel.
-        false => along(&rows, [1, height, 3 * to[1]], to[0], filter),
+        false => along(&bytes, [1, height, 3 * width], to[0], filter),
+    };
+    // Pillow 13 takes the pass first that loses far more.
+    let lost = |side: usize| from[side] as i64 - to[side] as i64;
+    if lost(0) > 0 && lost(0) > 2 * lost(1) {
+        along_rows(along_columns(bytes.to_vec(), width), to[0])
+    } else {
+        along_columns(along_rows(bytes.to_vec(), height), to[1])
     }
 }
 
