@@ -15,13 +15,17 @@ mod fetch;
 mod probe;
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use args::{Args, Command, DataCommand};
 use clap::Parser;
 use limbic_data::DataError;
 use limbic_train::RunError;
+use signal_hook::consts::SIGPIPE;
 
 fn main() -> ExitCode {
+    end_quietly_on_a_closed_pipe();
     let result = match Args::parse().command {
         Command::Data(DataCommand::Synth(args)) => commands::synth::run(&args),
         Command::Data(DataCommand::Import(args)) => commands::import::run(&args),
@@ -39,6 +43,14 @@ fn main() -> ExitCode {
             eprintln!("error: {}", message(&error));
             ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+/// As other tools end under `| head`: Rust ignores the signal, and then printing panics.
+fn end_quietly_on_a_closed_pipe() {
+    let always = Arc::new(AtomicBool::new(true));
+    if let Err(error) = signal_hook::flag::register_conditional_default(SIGPIPE, always) {
+        eprintln!("note: a closed pipe will be an error: {error}");
     }
 }
 
