@@ -81,9 +81,7 @@ impl Gathered {
     ) -> Vec<(Term, Tensor<1>)> {
         let contrastive = self.pairs.clone().zip(log_scale.cloned());
         let contrastive = contrastive
-            .map(|(pairs, scale)| {
-                info_nce_sum(pairs.clips, pairs.captions, scale, &pairs.texts)
-            })
+            .map(|(pairs, scale)| info_nce_sum(pairs.clips, pairs.captions, scale, &pairs.texts))
             .map(|sum| (Term::Contrastive, sum));
         let valence = self
             .valences
@@ -131,31 +129,32 @@ impl Pull {
         let scale = log_scale.as_ref().and_then(|scale| scale.grad(&slopes));
         let carrier = shards.iter().position(|shard| shard.pairs.is_some());
         let (mut pair, mut valence) = (0, 0);
-        let pulls = shards
-            .iter()
-            .enumerate()
-            .map(|(number, shard)| Self {
-                pairs: shard.pairs.as_ref().zip(pairs.as_ref()).map(
-                    |(own, (clips, captions))| {
-                        let rows = pair..pair + own.texts.len();
-                        pair = rows.end;
-                        (
-                            clips.clone().slice([rows.clone()]),
-                            captions.clone().slice([rows]),
-                        )
-                    },
-                ),
-                valences: shard.valences.as_ref().zip(valences.as_ref()).map(
-                    |((own, _), valences)| {
-                        let rows = valence..valence + own.dims()[0];
-                        valence = rows.end;
-                        valences.clone().slice([rows])
-                    },
-                ),
-                // The temperature is one number of the step: one shard carries its slope.
-                log_scale: scale.clone().filter(|_| Some(number) == carrier),
-            })
-            .collect();
+        let pulls =
+            shards
+                .iter()
+                .enumerate()
+                .map(|(number, shard)| Self {
+                    pairs: shard.pairs.as_ref().zip(pairs.as_ref()).map(
+                        |(own, (clips, captions))| {
+                            let rows = pair..pair + own.texts.len();
+                            pair = rows.end;
+                            (
+                                clips.clone().slice([rows.clone()]),
+                                captions.clone().slice([rows]),
+                            )
+                        },
+                    ),
+                    valences: shard.valences.as_ref().zip(valences.as_ref()).map(
+                        |((own, _), valences)| {
+                            let rows = valence..valence + own.dims()[0];
+                            valence = rows.end;
+                            valences.clone().slice([rows])
+                        },
+                    ),
+                    // The temperature is one number of the step: one shard carries its slope.
+                    log_scale: scale.clone().filter(|_| Some(number) == carrier),
+                })
+                .collect();
         (pulls, sums)
     }
 

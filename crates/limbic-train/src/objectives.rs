@@ -38,11 +38,13 @@ impl Objectives {
         train: &Dataset,
         seed: u64,
     ) -> anyhow::Result<Self> {
-        let (bos, vocabulary) = (tokenizer.bos, tokenizer.vocab_size());
+        // A tokenizer may know tokens that the decoder has no row for, and the other way round.
+        let vocabulary = tokenizer.vocab_size().min(train.vocabulary());
+        let bos = tokenizer.bos;
         Self::over(recipe, config, bos, vocabulary, train.samples(), seed)
     }
 
-    /// The same for texts of a tokenizer with this begin token and number of tokens.
+    /// The same for texts with this begin token, hidden tokens of which may become any of the first `vocabulary` ones.
     pub(crate) fn over(
         recipe: &LossRecipe,
         config: &ArtifactConfig,

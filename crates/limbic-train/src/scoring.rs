@@ -293,6 +293,7 @@ impl Model {
             compiler: &config.compiler()?,
             config,
             tokenizer: &self.artifact.tokenizer,
+            vocabulary: self.artifact.model.llama.config().vocab_size,
             max_tokens: self.artifact.model.llama.config().max_position_embeddings,
             max_new_tokens: self.settings.max_new_tokens,
             captions: false,

@@ -116,6 +116,7 @@ impl Setup {
             config: &config,
             compiler: &compiler,
             tokenizer: &artifact.tokenizer,
+            vocabulary: artifact.model.llama.config().vocab_size,
             max_tokens: recipe.data.max_tokens,
             max_new_tokens: recipe.evaluation.max_new_tokens,
             captions: config.mask || config.alignment.is_some(),

@@ -107,3 +107,16 @@ fn what_cannot_be_used_is_dropped_and_counted() {
         .collect();
     assert_eq!(ids, ["c3", "c4", "c5"]);
 }
+
+#[test]
+fn a_token_without_a_row_in_the_decoder_is_named() {
+    let mut world = World::new();
+    world.vocabulary = 260;
+    let message = world
+        .try_dataset(world.clips(3), &[(Task::Emotion, 1.0)], 512)
+        .unwrap_err()
+        .to_string();
+    for part in ["clip c0", "token 26", "knows 260 tokens"] {
+        assert!(message.contains(part), "{part} not in: {message}");
+    }
+}
