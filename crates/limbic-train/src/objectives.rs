@@ -75,17 +75,28 @@ impl Objectives {
             vocabulary,
             seed,
         };
+        let is_weighed = |sample: &Sample| {
+            let label = sample.label;
+            label.is_some_and(|label| objectives.label_weight(label) > 0.0)
+        };
         let has = |term: Term| match term {
-            Term::Lm | Term::Class => true,
+            Term::Lm => true,
+            // Beside another loss, labels may be there or not.
+            Term::Class => objectives.active.len() > 1 || samples.iter().any(is_weighed),
             Term::Valence => samples.iter().any(|sample| sample.valence().is_some()),
-            Term::Contrastive => samples.iter().any(|sample| objectives.is_pair(sample)),
+            Term::Contrastive => {
+                let mut pairs = samples.iter().filter(|sample| objectives.is_pair(sample));
+                let first = pairs.next();
+                first.is_some_and(|first| pairs.any(|other| other.caption != first.caption))
+            }
             Term::Masked => samples.iter().any(|sample| !sample.caption.is_empty()),
         };
         let wanted = |term: Term| match term {
-            Term::Lm | Term::Class => "",
+            Term::Lm => "",
+            Term::Class => "clips with a known label of a weight above 0",
             Term::Valence => "clips with a `valence`",
             Term::Contrastive => {
-                "clips with media that the model perceives and a caption of them (`seen`, `heard`)"
+                "clips with media that the model perceives and captions of them (`seen`, `heard`) that differ"
             }
             Term::Masked => "clips with a caption (`seen`, `heard`) of what the model perceives",
         };
