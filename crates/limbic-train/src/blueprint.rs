@@ -135,7 +135,7 @@ pub(crate) fn blueprint(
         mask: loss.masked_weight.is_used(),
         mute: false,
     };
-    config.mute = is_mute(loss, &config);
+    config.mute = is_mute(loss, &config, init);
     Ok(config)
 }
 

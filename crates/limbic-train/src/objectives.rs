@@ -253,10 +253,18 @@ pub(crate) fn active<'a>(
     })
 }
 
-/// Whether nothing teaches the model to answer in words, while its class head does without the decoder.
-pub(crate) fn is_mute(recipe: &LossRecipe, config: &ArtifactConfig) -> bool {
-    let reads_fusion = |head: &limbic_model::HeadConfig| matches!(head.reads, Reads::Fusion(_));
-    !recipe.lm_weight.is_used() && config.head.as_ref().is_some_and(reads_fusion)
+/// Whether nothing teaches the model to answer in words, nor has taught the one that it starts from, while all the heads
+/// it has do without the decoder.
+pub(crate) fn is_mute(
+    recipe: &LossRecipe,
+    config: &ArtifactConfig,
+    init: Option<&ArtifactConfig>,
+) -> bool {
+    let mut heads = config.head.iter().chain(&config.valence).peekable();
+    !recipe.lm_weight.is_used()
+        && init.is_none_or(|init| init.mute)
+        && heads.peek().is_some()
+        && heads.all(|head| matches!(head.reads, Reads::Fusion(_)))
 }
 
 fn label_weights(
@@ -297,5 +305,35 @@ fn label_weights(
             };
             Ok(Some(counts.iter().map(weight).collect()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use limbic_model::HeadConfig;
+
+    use super::*;
+
+    #[test]
+    fn mute_is_who_never_learnt_to_speak_and_whose_heads_all_read_fusions() {
+        let mut config: ArtifactConfig = serde_yaml::from_str(
+            "{format: 1, run: r, decoder: own, inputs: [], transcript: true, prompt: {template: [], instructions: {}}, \
+             labels: null, head: null, valence: {reads: multi}}",
+        )
+        .unwrap();
+        let silent: LossRecipe = serde_yaml::from_str("{lm_weight: 0}").unwrap();
+        let speaker = config.clone();
+        let mute = ArtifactConfig {
+            mute: true,
+            ..config.clone()
+        };
+        assert!(is_mute(&silent, &config, None));
+        assert!(is_mute(&silent, &config, Some(&mute)));
+        assert!(!is_mute(&silent, &config, Some(&speaker)));
+        assert!(!is_mute(&LossRecipe::default(), &config, None));
+        config.head = Some(HeadConfig::default());
+        assert!(!is_mute(&silent, &config, None));
+        (config.head, config.valence) = (None, None);
+        assert!(!is_mute(&silent, &config, None));
     }
 }
