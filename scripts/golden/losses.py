@@ -61,16 +61,20 @@ def valences(generator):
 
 
 def contrastive(generator):
-    """CLIP's loss over the full batch."""
-    for pairs, width in ((1, 3), (5, 7), (8, 4)):
+    """CLIP's loss over the full batch; of pairs that read the same, none is a negative of another."""
+    for pairs, width, texts in ((1, 3, [0]), (5, 7, range(5)), (8, 4, range(8)), (6, 5, [0, 1, 0, 2, 2, 0]),
+                                (3, 4, [0, 0, 0])):
         clips, captions = F.normalize(torch.randn(2, pairs, width, generator=generator), dim=-1)
         log_scale = torch.tensor([1.7])
         leaves = [x.clone().requires_grad_() for x in (clips, captions, log_scale)]
         scores = leaves[2].exp() * leaves[0] @ leaves[1].T
-        own = torch.arange(pairs)
+        own, texts = torch.arange(pairs), torch.tensor(list(texts))
+        twins = (texts[:, None] == texts[None]) & (own[:, None] != own[None])
+        scores = scores.masked_fill(twins, -torch.inf)
         mean = (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
         mean.backward()
         yield {"clips": clips.tolist(), "captions": captions.tolist(), "log_scale": log_scale.tolist(),
+               "texts": [[100 + text, 7] for text in texts.tolist()],
                "mean": mean.item(), "gradients": [x.grad.tolist() for x in leaves]}
 
 

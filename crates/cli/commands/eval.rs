@@ -65,22 +65,24 @@ fn summary(scores: &SplitScores) -> Value {
         "quarantined": scores.quarantined,
         "unlabelled": scores.unlabelled,
         "too_long": scores.too_long,
+        "unjudged": scores.unjudged,
         "text": scores.text.as_ref().map(of),
         "head": scores.head.as_ref().map(of),
         "valence": scores.valence,
-        "majority": of(&scores.majority),
+        "majority": scores.majority.as_ref().map(of),
         "interval95": scores.interval,
     })
 }
 
 fn report(scores: &SplitScores) -> String {
     let mut lines = format!(
-        "split {}: {} clips scored, {} quarantined, {} without a known label, {} too long\n\n{:<18} {:>8} {:>8} {:>8} {:>8} {:>9}\n",
+        "split {}: {} clips scored, {} quarantined, {} without a known label, {} too long, {} without an input that a head reads\n\n{:<18} {:>8} {:>8} {:>8} {:>8} {:>9}\n",
         scores.split,
         scores.n,
         scores.quarantined,
         scores.unlabelled,
         scores.too_long,
+        scores.unjudged,
         "",
         "accuracy",
         "uar",
@@ -91,7 +93,7 @@ fn report(scores: &SplitScores) -> String {
     let rows = [
         ("generated text", scores.text.as_ref()),
         ("class head", scores.head.as_ref()),
-        ("majority baseline", Some(&scores.majority)),
+        ("majority baseline", scores.majority.as_ref()),
     ];
     for (name, scores) in rows {
         if let Some(s) = scores {
@@ -107,10 +109,13 @@ fn report(scores: &SplitScores) -> String {
             v.n, v.mse, v.mae, v.pearson, v.ccc
         );
     }
-    let interval = &scores.interval;
     let (name, judged) = match (&scores.text, &scores.head) {
-        (Some(text), _) => ("generated text", Some(text)),
-        (None, head) => ("class head", head.as_ref()),
+        (Some(text), _) => ("generated text", text),
+        (None, Some(head)) => ("class head", head),
+        (None, None) => return lines,
+    };
+    let Some(interval) = &scores.interval else {
+        return lines;
     };
     lines += &format!(
         "\n95 % interval of the {name}: accuracy {:.4} to {:.4}, uar {:.4} to {:.4}\n\n{name}:\n{}",
@@ -118,7 +123,7 @@ fn report(scores: &SplitScores) -> String {
         interval.accuracy.high,
         interval.uar.low,
         interval.uar.high,
-        judged.map(table).unwrap_or_default()
+        table(judged)
     );
     lines
 }

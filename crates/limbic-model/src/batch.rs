@@ -74,24 +74,29 @@ impl PerSample {
         if self.samples == samples {
             return self.padded;
         }
-        let rows: Vec<usize> = samples
+        let Padded { values, lengths } = self.padded;
+        let device = values.device().without_autodiff();
+        let lengths = samples
             .iter()
-            .map(|sample| {
-                let row = self.samples.iter().position(|other| other == sample);
-                row.expect("a sample that has the sequence")
-            })
-            .collect();
-        let places: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
-        let device = self.padded.values.device().without_autodiff();
-        let places = TensorData::new(places, [rows.len()]);
+            .map(|sample| lengths[row_of(*sample, &self.samples)]);
         Padded {
-            lengths: rows.iter().map(|row| self.padded.lengths[*row]).collect(),
-            values: self
-                .padded
-                .values
-                .select(0, Tensor::from_data(places, &device)),
+            lengths: lengths.collect(),
+            values: values.select(0, rows_of(samples, &self.samples, &device)),
         }
     }
+}
+
+/// In which rows `samples` stand, where each of `all` has one.
+pub(crate) fn rows_of(samples: &[usize], all: &[usize], device: &Device) -> Tensor<1, Int> {
+    let rows = samples.iter().map(|sample| row_of(*sample, all) as i64);
+    let rows: Vec<i64> = rows.collect();
+    let shape = [rows.len()];
+    Tensor::from_data(TensorData::new(rows, shape), device)
+}
+
+fn row_of(sample: usize, all: &[usize]) -> usize {
+    let row = all.iter().position(|other| *other == sample);
+    row.expect("a sample that has what its prompt has a slot for")
 }
 
 impl Batch {

@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor};
 use limbic_encoders::{Fusion, Padded, Projector};
 use limbic_llama::{Dropout, Generation, Llama, Padding, Prompt, Sampling};
 
-use crate::batch::PerSample;
+use crate::batch::{PerSample, rows_of};
 use crate::{Alignment, Batch, Head, Mask, ModelError, Reads, Source};
 
 /// Projectors, fusions, decoder and heads. Encoders stand outside: they are frozen, and their features are inputs.
@@ -40,6 +40,18 @@ pub struct Fused {
     pub samples: Vec<usize>,
     /// `[samples, tokens, D]`
     pub tokens: Tensor<3>,
+}
+
+impl Fused {
+    /// The tokens of `samples`, which are among these.
+    fn only(self, samples: &[usize]) -> Tensor<3> {
+        if self.samples == samples {
+            return self.tokens;
+        }
+        let device = self.tokens.device().without_autodiff();
+        self.tokens
+            .select(0, rows_of(samples, &self.samples, &device))
+    }
 }
 
 /// Which readings a forward pass is asked for.
@@ -101,19 +113,16 @@ impl EmotionLlm {
                 let projector = self.projectors[index]
                     .as_ref()
                     .expect("the compiler gives no slot to an input without a projector");
-                let PerSample { samples, padded } = batch.media[index]
-                    .as_ref()
+                let media = batch.media[index]
+                    .clone()
                     .expect("a sample whose prompt has a slot has the features for it");
-                assert_eq!(samples, holders, "samples with input {index}");
-                table.push(rows(
-                    projector.forward(padded.values.clone(), &padded.lengths),
-                ));
+                let Padded { values, lengths } = media.only(holders);
+                table.push(rows(projector.forward(values, &lengths)));
             } else {
                 let fused = self
                     .fuse(batch, index - inputs)
                     .expect("a sample whose prompt has a fusion's slot has all of its sources");
-                assert_eq!(&fused.samples, holders, "samples with all sources");
-                table.push(rows(fused.tokens));
+                table.push(rows(fused.only(holders)));
             }
         }
         Tensor::cat(table, 0)

@@ -58,6 +58,7 @@ impl Assembly<'_> {
                 .init
                 .is_some_and(|init| !init.config.fusions.is_empty());
         check_parts(&parts, &trainables, config, had_fusions)?;
+        self.check_new_heads(&parts)?;
 
         let decoder = recipe.model.get().decoder.as_ref().map(Reference::get);
         let changed = merged
@@ -78,6 +79,26 @@ impl Assembly<'_> {
             decoder: folder,
         };
         Ok((artifact, trainables))
+    }
+
+    /// Refuses a common space or a mask that is new and would stay as it was drawn.
+    fn check_new_heads(&self, parts: &[Part]) -> anyhow::Result<()> {
+        let (config, init) = (self.config, self.init.map(|init| &init.config));
+        let alignment = config.alignment.is_some()
+            && init.is_none_or(|init| init.alignment != config.alignment);
+        let mask = config.mask && init.is_none_or(|init| !init.mask);
+        let (key, what) = match (alignment, mask) {
+            (true, _) => ("contrastive_weight", "common space of clips and captions"),
+            (false, true) => ("masked_weight", "mask of hidden tokens"),
+            (false, false) => return Ok(()),
+        };
+        if parts.contains(&Part::Head) {
+            return Ok(());
+        }
+        Err(RunError::recipe(format!(
+            "`train.loss.{key}` is above 0 and the {what} is new, but `train.learning_rate` does not name `head`, which \
+             it is part of, so it would stay as it was drawn; add `train.learning_rate.head`"
+        )))
     }
 
     /// Measures the features of inputs that are new; the others keep the statistics their projectors learnt with.
@@ -197,11 +218,15 @@ fn take_over(
         let mut all = init.config.inputs.iter();
         if let Some(old) = all.position(|other| other.name == input.name) {
             let built = &init.config.inputs[old];
-            if (&built.encoder, &built.projector) != (&input.encoder, &input.projector) {
+            // Where there was none, this stage brings the first.
+            let same_projector = built.projector.is_none() || built.projector == input.projector;
+            if built.encoder != input.encoder || !same_projector {
                 let what = format!("input `{}` has another encoder or projector", input.name);
                 return Err(other(&what, &input.name));
             }
-            model.projectors[index].clone_from(&init.model.projectors[old]);
+            if built.projector.is_some() {
+                model.projectors[index].clone_from(&init.model.projectors[old]);
+            }
         }
     }
     for (index, fused) in config.fusions.iter().enumerate() {

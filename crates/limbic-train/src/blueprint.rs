@@ -6,11 +6,14 @@ use limbic_data::error::nearest;
 use limbic_data::{LabelSet, Manifest, Task};
 use limbic_model::{
     AlignmentConfig, Artifact, ArtifactConfig, DecoderSource, FORMAT, FusedConfig, InputConfig,
-    TRANSCRIPT,
+    Part, TRANSCRIPT,
 };
 
 use crate::objectives::is_mute;
 use crate::{Recipe, RunError};
+
+/// What a head `reads` that reads no fusion.
+const DECODER: &str = "decoder";
 
 /// Inputs, prompt, labels and head of the model; its decoder is settled later.
 ///
@@ -37,6 +40,11 @@ pub(crate) fn blueprint(
     }
     for fused in &fusions {
         fused.resolve(&all).map_err(at_fault)?;
+    }
+    if fusions.iter().any(|fused| fused.name == DECODER) {
+        return Err(RunError::recipe(format!(
+            "`model.fusions`: the name `{DECODER}` means the decoder where a head `reads` it; give the fusion another"
+        )));
     }
     let mut taken = vec![TRANSCRIPT];
     for (key, name) in all
@@ -100,6 +108,25 @@ pub(crate) fn blueprint(
             ));
         }
     };
+    // Contrast and masked modelling read the tokens of a projector wherever the template stands.
+    let loss = &recipe.train.loss;
+    let reads_all = loss.contrastive_weight.is_used() || loss.masked_weight.is_used();
+    let is_shown = |input: &InputConfig| {
+        let mut lines = prompt.template.iter();
+        lines.any(|line| line.contains(&input.placeholder))
+    };
+    if recipe.train.learning_rate.contains_key(&Part::Projectors)
+        && !reads_all
+        && let Some(input) = inputs
+            .iter()
+            .find(|input| input.projector.is_some() && !is_shown(input))
+    {
+        return Err(RunError::recipe(format!(
+            "no line of the prompt's `template` holds `{}`, so nothing reads what the `projector` of input `{}` makes and \
+             it would learn nothing; add such a line, or take the projector away: fusions read the input without it",
+            input.placeholder, input.name
+        )));
+    }
     let labels = match (&recipe.labels, init) {
         (Some(labels), _) => Some(labels.get().clone()),
         (None, init) => init.and_then(|init| init.labels.clone()),
@@ -113,7 +140,6 @@ pub(crate) fn blueprint(
             "`model.head` needs `labels`; name a file of configs/labels",
         ));
     }
-    let loss = &recipe.train.loss;
     let valence = model
         .valence
         .clone()
@@ -135,7 +161,7 @@ pub(crate) fn blueprint(
         mask: loss.masked_weight.is_used(),
         mute: false,
     };
-    config.mute = is_mute(loss, &config);
+    config.mute = is_mute(loss, &config, init);
     Ok(config)
 }
 

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use limbic_data::{Clip, Compiled, LabelSet, PromptCompiler, Task, TextTokenizer, Turn, prompt};
+use limbic_data::{
+    Clip, Compiled, LabelSet, PromptCompiler, Segment, Task, TextTokenizer, Turn, prompt,
+};
 use limbic_model::{ArtifactConfig, Example};
 use limbic_weights::CounterRng;
 
-use crate::Recipe;
 use crate::features::EncodedClip;
+use crate::{Recipe, RunError};
 
 /// The clips of a split with what is asked about them.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub struct Dataset {
     compiler: PromptCompiler,
     tokenizer: TextTokenizer,
     config: ArtifactConfig,
+    vocabulary: usize,
     seed: u64,
 }
 
@@ -92,6 +95,8 @@ pub struct Questions<'a> {
     pub compiler: &'a PromptCompiler,
     /// The tokenizer.
     pub tokenizer: &'a TextTokenizer,
+    /// Number of tokens that the decoder knows.
+    pub vocabulary: usize,
     /// Longest sample, and longest prompt with room for an answer.
     pub max_tokens: usize,
     /// The room that an answer needs.
@@ -122,6 +127,7 @@ impl Dataset {
             compiler: questions.compiler.clone(),
             tokenizer: questions.tokenizer.clone(),
             config: questions.config.clone(),
+            vocabulary: questions.vocabulary,
             seed: questions.seed,
         };
         let wordings: BTreeMap<Task, Vec<String>> = questions
@@ -158,6 +164,7 @@ impl Dataset {
                 .map(|caption| questions.tokenizer.encode(&format!(" {}", caption.trim())))
                 .transpose()?
                 .unwrap_or_default();
+            dataset.check_ids(&caption, &encoded.clip)?;
             let sample = Sample {
                 encoded,
                 label,
@@ -273,6 +280,26 @@ impl Dataset {
         words.filter(|words| self.config.transcript && !words.is_empty())
     }
 
+    /// Number of tokens that the decoder knows.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// Refuses tokens of a clip's texts that the decoder has no row for.
+    fn check_ids(&self, ids: &[u32], clip: &Clip) -> anyhow::Result<()> {
+        match ids.iter().find(|id| **id as usize >= self.vocabulary) {
+            None => Ok(()),
+            Some(id) => Err(RunError::Data(format!(
+                "clip {}: a text holds token {id} ({:?}), but the decoder knows {} tokens; its tokenizer is another \
+                 model's, or was given tokens that the decoder was not",
+                clip.id,
+                self.tokenizer.decode(&[*id])?,
+                self.vocabulary
+            ))
+            .into()),
+        }
+    }
+
     /// The tokenizer in use.
     pub fn tokenizer(&self) -> &TextTokenizer {
         &self.tokenizer
@@ -300,9 +327,18 @@ impl Dataset {
             .map(Option::is_some)
             .collect();
         let present = self.config.present(&inputs, self.words(clip).is_some());
-        self.compiler
+        let compiled = self
+            .compiler
             .compile(&turn, &present, &self.tokenizer)
-            .with_context(|| format!("clip {}", clip.id))
+            .with_context(|| format!("clip {}", clip.id))?;
+        for segment in &compiled.prompt {
+            if let Segment::Text(ids) = segment {
+                self.check_ids(ids, clip)?;
+            }
+        }
+        self.check_ids(&compiled.answer, clip)?;
+        self.check_ids(&compiled.transcript, clip)?;
+        Ok(compiled)
     }
 }
 

@@ -128,20 +128,18 @@ impl FeatureReader {
             .inputs
             .iter()
             .zip(features)
-            .filter_map(|(input, features)| {
-                let features = features.as_ref()?;
-                fused
-                    .sources
-                    .contains(&input.name)
-                    .then_some(features.length)
-            });
-        let length: usize = lengths.sum();
+            .filter(|(input, _)| fused.sources.contains(&input.name))
+            .map(|(_, features)| Some(features.as_ref()?.length));
+        // Without one of them there is no fusion.
+        let Some(length) = lengths.sum::<Option<usize>>() else {
+            return Ok(());
+        };
         match fused.fusion.max_length() {
             Some(longest) if length > longest => Err((
                 Reason::TooLong,
                 format!(
                     "{length} features for fusion `{}`, which takes {longest} of all its sources together; \
-                     raise its `max_length` or shorten the clip",
+                     raise its `positions` or shorten the clip",
                     fused.name
                 ),
             )),

@@ -7,7 +7,7 @@
 //! all shards would give.
 
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::loss::value;
 use crate::loss_recipe::ValenceRecipe;
@@ -18,10 +18,31 @@ use crate::terms::{LossSums, PerTerm, Term};
 /// What a shard gives to gathered losses, without a tape.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gathered {
-    /// Clips and captions, `[P, E]` each.
-    pub(crate) pairs: Option<(Tensor<2>, Tensor<2>)>,
+    /// Clips beside their captions.
+    pub(crate) pairs: Option<Pairs>,
     /// Predicted and wanted valences, `[N]` each.
     pub(crate) valences: Option<(Tensor<1>, Tensor<1>)>,
+}
+
+/// Clips beside their captions in the common space.
+#[derive(Debug, Clone)]
+pub(crate) struct Pairs {
+    /// `[P, E]`
+    pub(crate) clips: Tensor<2>,
+    /// `[P, E]`
+    pub(crate) captions: Tensor<2>,
+    /// The captions' tokens, P lists.
+    pub(crate) texts: Vec<Vec<u32>>,
+}
+
+impl Pairs {
+    fn map(&self, of: impl Fn(&Tensor<2>) -> Tensor<2>) -> Self {
+        Self {
+            clips: of(&self.clips),
+            captions: of(&self.captions),
+            texts: self.texts.clone(),
+        }
+    }
 }
 
 /// The slopes of gathered losses at the numbers of one shard.
@@ -39,7 +60,7 @@ impl Gathered {
         let two = |x: &Tensor<2>| x.clone().without_autodiff().to_device(device);
         let valences = reading.prompts.valences.as_ref();
         Self {
-            pairs: reading.pairs.as_ref().map(|(a, b)| (two(a), two(b))),
+            pairs: reading.pairs.as_ref().map(|pairs| pairs.map(two)),
             valences: valences.map(|(a, b)| (one(a), one(b))),
         }
     }
@@ -47,7 +68,7 @@ impl Gathered {
     /// Those of all shards, one after the other.
     pub(crate) fn all(shards: &[Self]) -> Self {
         Self {
-            pairs: both(shards.iter().filter_map(|shard| shard.pairs.clone())),
+            pairs: every_pair(shards.iter().filter_map(|shard| shard.pairs.as_ref())),
             valences: both(shards.iter().filter_map(|shard| shard.valences.clone())),
         }
     }
@@ -60,7 +81,7 @@ impl Gathered {
     ) -> Vec<(Term, Tensor<1>)> {
         let contrastive = self.pairs.clone().zip(log_scale.cloned());
         let contrastive = contrastive
-            .map(|((clips, captions), scale)| info_nce_sum(clips, captions, scale))
+            .map(|(pairs, scale)| info_nce_sum(pairs.clips, pairs.captions, scale, &pairs.texts))
             .map(|sum| (Term::Contrastive, sum));
         let valence = self
             .valences
@@ -82,7 +103,7 @@ impl Pull {
     ) -> (Vec<Self>, LossSums) {
         let all = Gathered::all(shards);
         let leaves = Gathered {
-            pairs: all.pairs.map(|(a, b)| (leaf(a), leaf(b))),
+            pairs: all.pairs.map(|pairs| pairs.map(|x| leaf(x.clone()))),
             valences: all
                 .valences
                 .map(|(predicted, wanted)| (leaf(predicted), wanted)),
@@ -102,36 +123,38 @@ impl Pull {
         };
         let slopes = total.backward();
         let at = |leaf: &Tensor<2>| leaf.grad(&slopes).expect("the loss reads every leaf");
-        let pairs = leaves.pairs.as_ref().map(|(a, b)| (at(a), at(b)));
+        let pairs = leaves.pairs.as_ref();
+        let pairs = pairs.map(|pairs| (at(&pairs.clips), at(&pairs.captions)));
         let valences = leaves.valences.as_ref().and_then(|(a, _)| a.grad(&slopes));
         let scale = log_scale.as_ref().and_then(|scale| scale.grad(&slopes));
         let carrier = shards.iter().position(|shard| shard.pairs.is_some());
         let (mut pair, mut valence) = (0, 0);
-        let pulls = shards
-            .iter()
-            .enumerate()
-            .map(|(number, shard)| Self {
-                pairs: shard.pairs.as_ref().zip(pairs.as_ref()).map(
-                    |((own, _), (clips, captions))| {
-                        let rows = pair..pair + own.dims()[0];
-                        pair = rows.end;
-                        (
-                            clips.clone().slice([rows.clone()]),
-                            captions.clone().slice([rows]),
-                        )
-                    },
-                ),
-                valences: shard.valences.as_ref().zip(valences.as_ref()).map(
-                    |((own, _), valences)| {
-                        let rows = valence..valence + own.dims()[0];
-                        valence = rows.end;
-                        valences.clone().slice([rows])
-                    },
-                ),
-                // The temperature is one number of the step: one shard carries its slope.
-                log_scale: scale.clone().filter(|_| Some(number) == carrier),
-            })
-            .collect();
+        let pulls =
+            shards
+                .iter()
+                .enumerate()
+                .map(|(number, shard)| Self {
+                    pairs: shard.pairs.as_ref().zip(pairs.as_ref()).map(
+                        |(own, (clips, captions))| {
+                            let rows = pair..pair + own.texts.len();
+                            pair = rows.end;
+                            (
+                                clips.clone().slice([rows.clone()]),
+                                captions.clone().slice([rows]),
+                            )
+                        },
+                    ),
+                    valences: shard.valences.as_ref().zip(valences.as_ref()).map(
+                        |((own, _), valences)| {
+                            let rows = valence..valence + own.dims()[0];
+                            valence = rows.end;
+                            valences.clone().slice([rows])
+                        },
+                    ),
+                    // The temperature is one number of the step: one shard carries its slope.
+                    log_scale: scale.clone().filter(|_| Some(number) == carrier),
+                })
+                .collect();
         (pulls, sums)
     }
 
@@ -141,7 +164,7 @@ impl Pull {
             (x.clone() * slope.clone().to_device(&x.device().without_autodiff())).sum()
         };
         let pairs = self.pairs.as_ref().zip(reading.pairs.as_ref());
-        let pairs = pairs.map(|((a, b), (clips, captions))| to(clips, a) + to(captions, b));
+        let pairs = pairs.map(|((a, b), pairs)| to(&pairs.clips, a) + to(&pairs.captions, b));
         let valences = self
             .valences
             .as_ref()
@@ -173,15 +196,42 @@ fn both<const D: usize>(
     (!a.is_empty()).then(|| (Tensor::cat(a, 0), Tensor::cat(b, 0)))
 }
 
+fn every_pair<'a>(parts: impl Iterator<Item = &'a Pairs> + Clone) -> Option<Pairs> {
+    let tensors = parts.clone();
+    let (clips, captions) = both(tensors.map(|it| (it.clips.clone(), it.captions.clone())))?;
+    Some(Pairs {
+        clips,
+        captions,
+        texts: parts.flat_map(|it| it.texts.clone()).collect(),
+    })
+}
+
 /// The symmetric contrast of Radford et al. (2021) summed over pairs: the cross-entropy of each clip's own caption among
-/// all captions and of each caption's own clip among all clips, half of each.
+/// all captions and of each caption's own clip among all clips, half of each. Pairs with equal `texts`, be it that one
+/// clip was drawn twice, are no negatives of each other: each is left out where the other is told from the rest.
 ///
 /// # Shapes
-/// clips and captions `[P, E]` of length one, log_scale `[1]`, result `[1]`
-pub fn info_nce_sum(clips: Tensor<2>, captions: Tensor<2>, log_scale: Tensor<1>) -> Tensor<1> {
+/// clips and captions `[P, E]` of length one, log_scale `[1]`, texts P, result `[1]`
+pub fn info_nce_sum(
+    clips: Tensor<2>,
+    captions: Tensor<2>,
+    log_scale: Tensor<1>,
+    texts: &[Vec<u32>],
+) -> Tensor<1> {
     let pairs = clips.dims()[0];
-    let own = Tensor::<2>::eye(pairs, &clips.device().without_autodiff());
-    let scores = clips.matmul(captions.transpose()) * log_scale.exp().unsqueeze();
+    assert_eq!(pairs, texts.len(), "pairs and their texts");
+    let device = clips.device().without_autodiff();
+    let own = Tensor::<2>::eye(pairs, &device);
+    // Finite, since its product with a zero of `own` is formed; below any cosine times any factor.
+    let apart = |row: usize, column: usize| match row != column && texts[row] == texts[column] {
+        true => -1e9f32,
+        false => 0.0,
+    };
+    let twins: Vec<f32> = (0..pairs * pairs)
+        .map(|place| apart(place / pairs, place % pairs))
+        .collect();
+    let twins = Tensor::<2>::from_data(TensorData::new(twins, [pairs, pairs]), &device);
+    let scores = clips.matmul(captions.transpose()) * log_scale.exp().unsqueeze() + twins;
     let one_way = |scores: Tensor<2>| (log_softmax(scores, 1) * own.clone()).sum();
     (one_way(scores.clone()) + one_way(scores.transpose())) * -0.5
 }

@@ -87,6 +87,17 @@ impl Weight {
         }
     }
 
+    /// Whether it is above 0 in one of the first `steps` steps.
+    fn is_used_within(&self, steps: u64) -> bool {
+        let Self::Points(points) = self else {
+            return self.is_used();
+        };
+        let at_points = points.iter().map(|(step, _)| *step);
+        at_points
+            .chain([0, steps.saturating_sub(1)])
+            .any(|step| step < steps && self.at(step) > 0.0)
+    }
+
     fn problem(&self) -> Option<String> {
         let bad = |weight: &f64| !(*weight >= 0.0 && weight.is_finite());
         match self {
@@ -158,8 +169,8 @@ impl Default for ValenceRecipe {
 }
 
 impl LossRecipe {
-    /// What is wrong with the values, each problem with its key.
-    pub(crate) fn problems(&self) -> Vec<String> {
+    /// What is wrong with the values for a run of `steps` steps of `samples` samples each, each problem with its key.
+    pub(crate) fn problems(&self, steps: u64, samples: usize) -> Vec<String> {
         let weights = [
             ("lm_weight", &self.lm_weight),
             ("class_weight", &self.class_weight),
@@ -179,6 +190,27 @@ impl LossRecipe {
                 problems.push(problem);
             }
         };
+        for (key, weight) in weights {
+            check(
+                steps == 0 || !weight.is_used() || weight.is_used_within(steps),
+                format!(
+                    "`train.loss.{key}` is 0 in all of the run's {steps} steps, wanted a point above 0 among them; \
+                     move its points, or set it to 0"
+                ),
+            );
+        }
+        check(
+            samples != 1 || !self.contrastive_weight.is_used(),
+            "`train.loss.contrastive_weight` tells a step's samples from each other, but `train.batch_size` times \
+             `train.accumulate` is 1, wanted at least 2"
+                .into(),
+        );
+        check(
+            samples != 1 || !self.valence_weight.is_used() || self.valence.ccc == 0.0,
+            "`train.loss.valence.ccc` looks at how a step's valences vary, but `train.batch_size` times \
+             `train.accumulate` is 1, wanted at least 2; or set it to 0"
+                .into(),
+        );
         let at_least_0 = |value: f64| value >= 0.0 && value.is_finite();
         check(
             (0.0..1.0).contains(&self.label_smoothing),
@@ -215,6 +247,12 @@ impl LossRecipe {
                     format!("`train.loss.label_weights.{name}` is {weight}, wanted at least 0"),
                 );
             }
+            check(
+                weights.values().any(|weight| *weight != 0.0),
+                "`train.loss.label_weights` gives every label 0, wanted one above it; for no class loss set \
+                 `train.loss.class_weight` to 0"
+                    .into(),
+            );
         }
         problems
     }
@@ -258,7 +296,7 @@ mod tests {
              valence: {mse: 0}, label_weights: {happy: -1}, label_smoothing: 1}",
         )
         .unwrap();
-        let problems = recipe.problems();
+        let problems = recipe.problems(10, 4);
         for (number, key) in [
             "lm_weight",
             "class_weight",
@@ -278,7 +316,22 @@ mod tests {
             );
         }
         assert_eq!(problems.len(), 8);
-        assert!(LossRecipe::default().problems().is_empty());
+        assert!(LossRecipe::default().problems(1, 1).is_empty());
+        // Of no use only because the run is so short, or its steps so small.
+        for (text, steps, samples, part) in [
+            ("{lm_weight: [[5, 0], [9, 1]]}", 6, 2, "lm_weight"),
+            ("{contrastive_weight: 1}", 9, 1, "contrastive_weight"),
+            ("{valence: {ccc: 1}}", 9, 1, "valence.ccc"),
+            ("{label_weights: {a: 0, b: 0}}", 9, 2, "label_weights"),
+        ] {
+            let recipe: LossRecipe = serde_yaml::from_str(text).unwrap();
+            let problems = recipe.problems(steps, samples);
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].contains(part), "{problems:?}");
+            if part != "label_weights" {
+                assert!(recipe.problems(steps + 1, 2).is_empty(), "{text}");
+            }
+        }
         let balanced: LossRecipe = serde_yaml::from_str("{label_weights: balanced}").unwrap();
         let wanted = LabelWeights::Counted(CountedWeights::Balanced);
         assert_eq!(balanced.label_weights, Some(wanted));

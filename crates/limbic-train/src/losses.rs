@@ -77,16 +77,11 @@ impl Evaluator<'_> {
             }
             None => None,
         };
-        let own: Vec<&[u32]> = clips
-            .iter()
-            .filter(|drawn| objectives.is_pair(drawn.sample))
-            .map(|drawn| drawn.sample.caption.as_slice())
-            .collect();
         let pairs = of_captions.gathered.pairs;
         Ok(Losses {
             loss: LossMeans::new(objectives.active(), &sums, &divisors, &weights),
             valence,
-            retrieval: pairs.map(|(clips, captions)| retrieval(clips, captions, &own)),
+            retrieval: pairs.map(|pairs| retrieval(pairs.clips, pairs.captions, &pairs.texts)),
         })
     }
 
@@ -143,7 +138,7 @@ impl Evaluator<'_> {
 }
 
 /// Share of clips whose nearest caption reads as their `own`: several clips may be told in the same words.
-fn retrieval(clips: Tensor<2>, captions: Tensor<2>, own: &[&[u32]]) -> f64 {
+fn retrieval(clips: Tensor<2>, captions: Tensor<2>, own: &[Vec<u32>]) -> f64 {
     let nearest = clips.matmul(captions.transpose()).argmax(1);
     let nearest: Vec<i64> = nearest.into_data().iter::<i64>().collect();
     let hits = nearest
@@ -165,9 +160,9 @@ mod tests {
         let data = TensorData::from([[0.6f32, 0.8], [0.0, 1.0], [1.0, 0.0]]);
         let captions = Tensor::<2>::from_data(data, &device);
         // Nearest are the third, the second and, by 0.96 against 0.8, the first.
-        let apart: [&[u32]; 3] = [&[1], &[2], &[3]];
+        let apart = [1, 2, 3].map(|id| vec![id]);
         assert!((retrieval(clips.clone(), captions.clone(), &apart) - 1.0 / 3.0).abs() < 1e-12);
-        let alike: [&[u32]; 3] = [&[1], &[2], &[1]];
+        let alike = [1, 2, 1].map(|id| vec![id]);
         assert_eq!(retrieval(clips, captions, &alike), 1.0);
     }
 }

@@ -38,11 +38,13 @@ impl Objectives {
         train: &Dataset,
         seed: u64,
     ) -> anyhow::Result<Self> {
-        let (bos, vocabulary) = (tokenizer.bos, tokenizer.vocab_size());
+        // A tokenizer may know tokens that the decoder has no row for, and the other way round.
+        let vocabulary = tokenizer.vocab_size().min(train.vocabulary());
+        let bos = tokenizer.bos;
         Self::over(recipe, config, bos, vocabulary, train.samples(), seed)
     }
 
-    /// The same for texts of a tokenizer with this begin token and number of tokens.
+    /// The same for texts with this begin token, hidden tokens of which may become any of the first `vocabulary` ones.
     pub(crate) fn over(
         recipe: &LossRecipe,
         config: &ArtifactConfig,
@@ -73,17 +75,28 @@ impl Objectives {
             vocabulary,
             seed,
         };
+        let is_weighed = |sample: &Sample| {
+            let label = sample.label;
+            label.is_some_and(|label| objectives.label_weight(label) > 0.0)
+        };
         let has = |term: Term| match term {
-            Term::Lm | Term::Class => true,
+            Term::Lm => true,
+            // Beside another loss, labels may be there or not.
+            Term::Class => objectives.active.len() > 1 || samples.iter().any(is_weighed),
             Term::Valence => samples.iter().any(|sample| sample.valence().is_some()),
-            Term::Contrastive => samples.iter().any(|sample| objectives.is_pair(sample)),
+            Term::Contrastive => {
+                let mut pairs = samples.iter().filter(|sample| objectives.is_pair(sample));
+                let first = pairs.next();
+                first.is_some_and(|first| pairs.any(|other| other.caption != first.caption))
+            }
             Term::Masked => samples.iter().any(|sample| !sample.caption.is_empty()),
         };
         let wanted = |term: Term| match term {
-            Term::Lm | Term::Class => "",
+            Term::Lm => "",
+            Term::Class => "clips with a known label of a weight above 0",
             Term::Valence => "clips with a `valence`",
             Term::Contrastive => {
-                "clips with media that the model perceives and a caption of them (`seen`, `heard`)"
+                "clips with media that the model perceives and captions of them (`seen`, `heard`) that differ"
             }
             Term::Masked => "clips with a caption (`seen`, `heard`) of what the model perceives",
         };
@@ -240,10 +253,18 @@ pub(crate) fn active<'a>(
     })
 }
 
-/// Whether nothing teaches the model to answer in words, while its class head does without the decoder.
-pub(crate) fn is_mute(recipe: &LossRecipe, config: &ArtifactConfig) -> bool {
-    let reads_fusion = |head: &limbic_model::HeadConfig| matches!(head.reads, Reads::Fusion(_));
-    !recipe.lm_weight.is_used() && config.head.as_ref().is_some_and(reads_fusion)
+/// Whether nothing teaches the model to answer in words, nor has taught the one that it starts from, while all the heads
+/// it has do without the decoder.
+pub(crate) fn is_mute(
+    recipe: &LossRecipe,
+    config: &ArtifactConfig,
+    init: Option<&ArtifactConfig>,
+) -> bool {
+    let mut heads = config.head.iter().chain(&config.valence).peekable();
+    !recipe.lm_weight.is_used()
+        && init.is_none_or(|init| init.mute)
+        && heads.peek().is_some()
+        && heads.all(|head| matches!(head.reads, Reads::Fusion(_)))
 }
 
 fn label_weights(
@@ -284,5 +305,35 @@ fn label_weights(
             };
             Ok(Some(counts.iter().map(weight).collect()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use limbic_model::HeadConfig;
+
+    use super::*;
+
+    #[test]
+    fn mute_is_who_never_learnt_to_speak_and_whose_heads_all_read_fusions() {
+        let mut config: ArtifactConfig = serde_yaml::from_str(
+            "{format: 1, run: r, decoder: own, inputs: [], transcript: true, prompt: {template: [], instructions: {}}, \
+             labels: null, head: null, valence: {reads: multi}}",
+        )
+        .unwrap();
+        let silent: LossRecipe = serde_yaml::from_str("{lm_weight: 0}").unwrap();
+        let speaker = config.clone();
+        let mute = ArtifactConfig {
+            mute: true,
+            ..config.clone()
+        };
+        assert!(is_mute(&silent, &config, None));
+        assert!(is_mute(&silent, &config, Some(&mute)));
+        assert!(!is_mute(&silent, &config, Some(&speaker)));
+        assert!(!is_mute(&LossRecipe::default(), &config, None));
+        config.head = Some(HeadConfig::default());
+        assert!(!is_mute(&silent, &config, None));
+        (config.head, config.valence) = (None, None);
+        assert!(!is_mute(&silent, &config, None));
     }
 }

@@ -458,7 +458,8 @@ impl Recipe {
                 "`train.batch_size` times `train.accumulate` is more than {MOST_SAMPLES} samples a step"
             ),
         );
-        for problem in train.loss.problems() {
+        let samples = train.batch_size.saturating_mul(train.accumulate);
+        for problem in train.loss.problems(train.steps, samples) {
             check(false, problem);
         }
         check(

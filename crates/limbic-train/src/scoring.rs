@@ -47,6 +47,8 @@ pub struct SplitScores {
     pub unlabelled: usize,
     /// Clips whose prompt and answer do not fit into the decoder, likewise.
     pub too_long: usize,
+    /// Clips that lack an input of a fusion that a head reads, likewise.
+    pub unjudged: usize,
     /// The generated labels; `None` from a model that answers by its heads alone.
     pub text: Option<Scores>,
     /// The class head, where there is one.
@@ -54,10 +56,10 @@ pub struct SplitScores {
     /// The valence head, where there is one and clips have a valence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valence: Option<Regression>,
-    /// Always answering the commonest label of the split.
-    pub majority: Scores,
+    /// Always answering the commonest label of the split; `None` from a model that names no labels.
+    pub majority: Option<Scores>,
     /// 95 % bootstrap intervals of the generated labels' scores, or of the head's where nothing is generated.
-    pub interval: Bootstrap,
+    pub interval: Option<Bootstrap>,
     /// Each clip's answer.
     #[serde(skip)]
     pub predictions: Vec<Prediction>,
@@ -168,28 +170,28 @@ impl Model {
         else {
             return Err(RunError::Data(format!(
                 "the split `{split}` of {} has no clip to score: {} have no label that the model knows ({}), \
-                 {} do not fit into the decoder, {} are unusable",
+                 {} do not fit into the decoder, {} lack an input of the fusion that a head reads, {} are unusable",
                 path.display(),
                 dropped.unanswered,
                 labels.names().join(", "),
                 dropped.too_long,
+                dropped.unjudged,
                 bad.len()
             ))
             .into());
         };
-        let judged = text
-            .as_ref()
-            .or(head.as_ref())
-            .context("the model neither answers in words nor has a class head")?;
+        let judged = text.as_ref().or(head.as_ref());
+        let interval = judged.map(|judged| bootstrap(&judged.confusion, 0));
         Ok(SplitScores {
             manifest: path,
             split,
-            n: judged.n,
+            n: predictions.len() as u64,
             quarantined: bad.len(),
             unlabelled: dropped.unanswered,
             too_long: dropped.too_long,
-            majority: majority(&judged.confusion),
-            interval: bootstrap(&judged.confusion, 0)?,
+            unjudged: dropped.unjudged,
+            majority: judged.map(|judged| majority(&judged.confusion)),
+            interval: interval.transpose()?,
             text,
             head,
             valence,
@@ -293,6 +295,7 @@ impl Model {
             compiler: &config.compiler()?,
             config,
             tokenizer: &self.artifact.tokenizer,
+            vocabulary: self.artifact.model.llama.config().vocab_size,
             max_tokens: self.artifact.model.llama.config().max_position_embeddings,
             max_new_tokens: self.settings.max_new_tokens,
             captions: false,

@@ -116,6 +116,7 @@ impl Setup {
             config: &config,
             compiler: &compiler,
             tokenizer: &artifact.tokenizer,
+            vocabulary: artifact.model.llama.config().vocab_size,
             max_tokens: recipe.data.max_tokens,
             max_new_tokens: recipe.evaluation.max_new_tokens,
             captions: config.mask || config.alignment.is_some(),
@@ -197,7 +198,11 @@ fn check_metric(
     }
     let has = |what: &dyn Fn(&Sample) -> bool| validation.samples().iter().any(what);
     let problem = match metric {
-        Metric::Loss => None,
+        Metric::Loss => {
+            let last = objectives.weights(recipe.train.steps.saturating_sub(1));
+            (!Term::ALL.iter().any(|term| last[*term] > 0.0))
+                .then_some("`loss` is summed in the weights of the last step, which are all 0")
+        }
         Metric::TextUar | Metric::HeadUar => {
             return check_labels_metric(recipe, config, validation);
         }
@@ -218,7 +223,7 @@ fn check_metric(
     match problem {
         None => Ok(()),
         Some(problem) => Err(RunError::recipe(format!(
-            "`evaluation.metric` cannot be had: {problem}; change that, or choose by loss"
+            "`evaluation.metric` cannot be had: {problem}; change that, or choose by another metric"
         ))),
     }
 }

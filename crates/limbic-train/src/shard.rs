@@ -10,6 +10,7 @@ use limbic_model::{
 use limbic_weights::CounterRng;
 
 use crate::dataset::{Drawn, with_examples};
+use crate::gathered::Pairs;
 use crate::objectives::Objectives;
 use crate::terms::Term;
 
@@ -18,6 +19,8 @@ pub(crate) struct ShardBatch {
     prompts: Option<Batch>,
     masked: Option<MaskedBatch>,
     pairs: Option<PairBatch>,
+    /// The captions' tokens of each pair.
+    texts: Vec<Vec<u32>>,
     terms: Vec<Term>,
 }
 
@@ -28,7 +31,7 @@ pub(crate) struct Reading {
     /// Logits of hidden tokens of captions, and those tokens.
     pub(crate) masked: Option<(Tensor<2>, Tensor<1, Int>)>,
     /// Clips and captions in their common space.
-    pub(crate) pairs: Option<(Tensor<2>, Tensor<2>)>,
+    pub(crate) pairs: Option<Pairs>,
     /// Logarithm of the factor there.
     pub(crate) log_scale: Option<Tensor<1>>,
 }
@@ -76,6 +79,7 @@ impl ShardBatch {
                 .then(|| with_examples(drawn, |examples: &[Example]| Batch::new(examples, device))),
             masked: (!captions.is_empty()).then(|| MaskedBatch::new(&captions, bos, device)),
             pairs: (!pairs.is_empty()).then(|| PairBatch::new(&pairs, bos, device)),
+            texts: pairs.iter().map(|(_, text)| text.to_vec()).collect(),
             terms: terms.to_vec(),
         }
     }
@@ -97,10 +101,14 @@ impl ShardBatch {
                 .masked
                 .as_ref()
                 .map(|batch| model.tell_masked(batch, of("masked"))),
-            pairs: self
-                .pairs
-                .as_ref()
-                .map(|batch| model.pair(batch, of("pairs"))),
+            pairs: self.pairs.as_ref().map(|batch| {
+                let (clips, captions) = model.pair(batch, of("pairs"));
+                Pairs {
+                    clips,
+                    captions,
+                    texts: self.texts.clone(),
+                }
+            }),
             log_scale: alignment.map(|alignment| alignment.log_scale.val()),
         }
     }

@@ -1,3 +1,4 @@
+use limbic_data::Segment;
 use limbic_llama::Dropout;
 
 use super::{Fixture, distance, host};
@@ -108,4 +109,23 @@ fn a_slot_without_its_medium_is_refused() {
     let fixture = Fixture::new(1);
     let with_pitch = fixture.compile("no", [true, true], Some("sad"));
     fixture.batch(&[with_pitch.clone(), with_pitch], &[1]);
+}
+
+/// A line of the template that also waits for the transcript is left out though its medium is there.
+#[test]
+fn a_medium_without_a_slot_takes_no_part() {
+    let fixture = Fixture::new(1);
+    let model = &fixture.artifact.model;
+    let compiled = fixture.two();
+    let mut without = compiled.clone();
+    without[0]
+        .prompt
+        .retain(|segment| matches!(segment, Segment::Text(_)));
+    let of_second = |compiled, rows: &[usize]| {
+        let (_, classes) =
+            logits(model.forward(&fixture.batch(compiled, rows), Asked::ALL, Dropout::OFF));
+        classes[classes.len() - 3..].to_vec()
+    };
+    let (beside, alone) = (of_second(&without, &[0, 1]), of_second(&compiled, &[1]));
+    assert!(distance(&beside, &alone) < 1e-5);
 }

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use limbic_data::{Compiled, Task};
 
 use super::World;
-use crate::Dataset;
+use crate::{Dataset, LossRecipe, Objectives};
 
 /// Clip and compiled sample of each draw.
 fn drawn(dataset: &Dataset, first: u64, count: usize) -> Vec<(String, Compiled)> {
@@ -106,4 +106,36 @@ fn what_cannot_be_used_is_dropped_and_counted() {
         .map(|s| s.encoded.clip.id.as_str())
         .collect();
     assert_eq!(ids, ["c3", "c4", "c5"]);
+}
+
+#[test]
+fn a_token_without_a_row_in_the_decoder_is_named() {
+    let mut world = World::new();
+    world.vocabulary = 260;
+    let message = world
+        .try_dataset(world.clips(3), &[(Task::Emotion, 1.0)], 512)
+        .unwrap_err()
+        .to_string();
+    for part in ["clip c0", "token 26", "knows 260 tokens"] {
+        assert!(message.contains(part), "{part} not in: {message}");
+    }
+}
+
+#[test]
+fn a_class_loss_alone_wants_labels_that_count() {
+    let world = World::new();
+    let mut clips = world.clips(3);
+    clips.iter_mut().for_each(|it| it.clip.emotion = None);
+    let (dataset, _) = world.dataset(clips, &[(Task::Reason, 1.0)], 512);
+    let objectives = |text: &str| {
+        let loss: LossRecipe = serde_yaml::from_str(text).unwrap();
+        let Err(error) = Objectives::new(&loss, &world.config, &world.tokenizer, &dataset, 3)
+        else {
+            return String::new();
+        };
+        error.to_string()
+    };
+    let message = objectives("{lm_weight: 0, valence_weight: 0}");
+    assert!(message.contains("train.loss.class_weight"), "{message}");
+    assert_eq!(objectives("{valence_weight: 0}"), "");
 }

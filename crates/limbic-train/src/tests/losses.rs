@@ -123,15 +123,16 @@ fn valence_losses_are_torchs() {
 #[test]
 fn the_contrast_of_all_pairs_is_clips() {
     let cases = golden("contrastive");
-    assert_eq!(cases.len(), 3);
+    assert_eq!(cases.len(), 5);
     for case in cases {
         let clips: Tensor<2> = leaf(&case["clips"]);
         let captions: Tensor<2> = leaf(&case["captions"]);
         let log_scale: Tensor<1> = leaf(&case["log_scale"]);
         let pairs = clips.dims()[0];
-        let sum = info_nce_sum(clips.clone(), captions.clone(), log_scale.clone());
+        let texts: Vec<Vec<u32>> = serde_json::from_value(case["texts"].clone()).unwrap();
+        let sum = info_nce_sum(clips.clone(), captions.clone(), log_scale.clone(), &texts);
         let mean = sum / pairs as f64;
-        let what = format!("{pairs} pairs");
+        let what = format!("{pairs} pairs told as {texts:?}");
         assert_close(&host(mean.clone()), &case["mean"], &what);
         let gradients = mean.backward();
         let got = [clips.grad(&gradients), captions.grad(&gradients)];

@@ -33,6 +33,8 @@ struct World {
     compiler: PromptCompiler,
     tokenizer: TextTokenizer,
     labels: LabelSet,
+    /// Of the decoder.
+    vocabulary: usize,
 }
 
 fn device() -> Device {
@@ -81,6 +83,7 @@ impl World {
         let compiler = config.compiler().unwrap();
         let tokenizer = TextTokenizer::train(&compiler.texts(), 270).unwrap();
         Self {
+            vocabulary: tokenizer.vocab_size(),
             config,
             compiler,
             tokenizer,
@@ -142,6 +145,15 @@ impl World {
         tasks: &[(Task, f64)],
         max_tokens: usize,
     ) -> (Dataset, Dropped) {
+        self.try_dataset(clips, tasks, max_tokens).unwrap()
+    }
+
+    fn try_dataset(
+        &self,
+        clips: Vec<EncodedClip>,
+        tasks: &[(Task, f64)],
+        max_tokens: usize,
+    ) -> anyhow::Result<(Dataset, Dropped)> {
         let tasks: BTreeMap<Task, f64> = tasks.iter().copied().collect();
         let questions = Questions {
             tasks: &tasks,
@@ -149,12 +161,13 @@ impl World {
             config: &self.config,
             compiler: &self.compiler,
             tokenizer: &self.tokenizer,
+            vocabulary: self.vocabulary,
             max_tokens,
             max_new_tokens: 4,
             captions: true,
             seed: 3,
         };
-        Dataset::new(clips, &questions).unwrap()
+        Dataset::new(clips, &questions)
     }
 
     /// The objectives of `loss` for models of this world.
