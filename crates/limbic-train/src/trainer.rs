@@ -175,7 +175,9 @@ impl<'a> Trainer<'a> {
         } else {
             return self.skip(norm);
         }
-        let tokens = divisors[Term::Lm] as usize;
+        let told = [Term::Lm, Term::Masked].into_iter();
+        let told = told.filter(|term| objectives.is_active(*term));
+        let tokens = told.map(|term| divisors[term] as usize).sum();
         self.record(loss, rate, norm, tokens, positions)
     }
 
