@@ -78,10 +78,6 @@ fn every_shipped_model_has_the_published_number_of_parameters() {
         ("video-llama", [0, 44_959_744, 0]),
         ("videochat-embed", [0, 108_372_480, 0]),
     ];
-    // Published sums: AffectGPT v2 around its LoRA, in both variants, and Emotion-LLaMA as a whole.
-    assert_eq!(9_187_586 + 7_610_882, 16_798_468);
-    assert_eq!(46_899_200 + 24_555_776, 71_454_976);
-    assert_eq!(33_554_432 + 41_439_232, 74_993_664);
     let files = files(Path::new("configs/models"));
     let name = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
     assert_eq!(files.len(), wanted.len(), "{files:?}");
@@ -98,6 +94,14 @@ fn every_shipped_model_has_the_published_number_of_parameters() {
         let trained = Trainables::of(&model, &parts);
         let got = parts.map(|part| trained.num_values_of(part));
         assert_eq!(got, counts, "{name}: LoRA, projectors, fusions");
+        // Published sums: AffectGPT v2 around its LoRA, in both variants, and Emotion-LLaMA as a whole.
+        let [lora, projectors, fusions] = got;
+        match name {
+            "affectgpt-v2" => assert_eq!(projectors + fusions, 16_798_468),
+            "affectgpt-v2-qformer" => assert_eq!(projectors + fusions, 71_454_976),
+            "emotion-llama" => assert_eq!(lora + projectors, 74_993_664),
+            _ => {}
+        }
     }
 }
 

@@ -217,10 +217,13 @@ def main():
 
     optimizer = create_loraplus_optimizer(model, torch.optim.AdamW, lr=RATES["lora"], loraplus_lr_ratio=LORA_PLUS,
                                           loraplus_weight_decay=DECAY, betas=tuple(BETAS), eps=EPSILON)
-    heads = [value for name, value in around.named_parameters() if not name.startswith("projector.")]
+    heads = [value for name, value in around.named_parameters()
+             if not name.startswith("projector.") and name != "log_scale"]
     settings = {"weight_decay": DECAY, "betas": tuple(BETAS), "eps": EPSILON}
     optimizer.add_param_group({"params": list(around.projector.parameters()), "lr": RATES["projectors"], **settings})
     optimizer.add_param_group({"params": heads, "lr": RATES["head"], **settings})
+    # CLIP's training decays no gains, among them the temperature.
+    optimizer.add_param_group({"params": [around.log_scale], "lr": RATES["head"], **settings, "weight_decay": 0.0})
     peaks = [group["lr"] for group in optimizer.param_groups]
     trained = [value for group in optimizer.param_groups for value in group["params"]]
 

@@ -87,6 +87,7 @@ impl Blip2Config {
         // The smaller of the two first: what is wrong with it shows at once.
         let qformer = self.qformer.load(&self.weights, self.vision.dim, device)?;
         Ok(Blip2 {
+            image_size: self.vision.image_size,
             vision: self.vision.init(device)?,
             qformer,
             device: device.clone(),
@@ -251,6 +252,7 @@ impl Blip2QFormer {
 /// A built vision encoder with its Q-Former.
 #[derive(Debug, Clone)]
 pub struct Blip2 {
+    image_size: usize,
     vision: PretrainedVision,
     qformer: Blip2QFormer,
     device: Device,
@@ -267,8 +269,13 @@ impl Blip2 {
         let (mut read, mut length, mut dim) = (Vec::new(), 0, 0);
         // One frame after the other: a frame's 1025 tokens of width 1408 need not wait for the next one's.
         let frame_bytes = size * size * 3;
-        if count == 0 || data.len() != count * frame_bytes {
-            return self.vision.encode(data, count, size);
+        if size != self.image_size || count == 0 || data.len() != count * frame_bytes {
+            return Err(EncoderError::Frames {
+                bytes: data.len(),
+                count,
+                got: size,
+                wanted: self.image_size,
+            });
         }
         for frame in data.chunks(frame_bytes) {
             let tokens = self.vision.encode(frame, 1, size)?;

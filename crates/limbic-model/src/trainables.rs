@@ -133,15 +133,22 @@ impl Trainables {
         Tensor::cat(collector.flat, 0)
     }
 
-    /// The gradients of the trained values; zeros for parameters that took no part in the loss.
-    pub fn gradients(&self, model: &EmotionLlm, gradients: &Gradients) -> Tensor<1> {
+    /// The gradients of the trained values, and which parameters took part in the loss, in the order of
+    /// [`parameters`](Self::parameters); zeros for those that did not.
+    pub fn gradients(&self, model: &EmotionLlm, gradients: &Gradients) -> (Tensor<1>, Vec<bool>) {
         let mut collector = GradientCollector {
             walk: Walk::new(self),
             gradients,
             flat: Vec::new(),
+            took_part: Vec::new(),
         };
         model.visit(&mut collector);
-        Tensor::cat(collector.flat, 0)
+        (Tensor::cat(collector.flat, 0), collector.took_part)
+    }
+
+    /// Number of trained parameters.
+    pub fn num_parameters(&self) -> usize {
+        self.entries.len()
     }
 
     /// `model` with the trained values taken from `flat`, as leaves of a new tape.
@@ -282,6 +289,7 @@ struct GradientCollector<'a> {
     walk: Walk<'a>,
     gradients: &'a Gradients,
     flat: Vec<Tensor<1>>,
+    took_part: Vec<bool>,
 }
 
 impl ModuleVisitor for GradientCollector<'_> {
@@ -298,7 +306,9 @@ impl ModuleVisitor for GradientCollector<'_> {
             return;
         };
         let value = param.val();
-        self.flat.push(match value.grad(self.gradients) {
+        let gradient = value.grad(self.gradients);
+        self.took_part.push(gradient.is_some());
+        self.flat.push(match gradient {
             Some(gradient) => gradient.reshape([-1]),
             None => Tensor::zeros([entry.range.len()], &value.device().without_autodiff()),
         });

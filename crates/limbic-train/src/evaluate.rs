@@ -54,7 +54,7 @@ pub struct Evaluation {
     pub text: Option<Scores>,
     /// Scores of the head; `None` without one.
     pub head: Option<Scores>,
-    /// Of the valence head over the same questions; `None` without one, or without a clip that has a valence.
+    /// Of the valence head over each clip's first question; `None` without one, or without a clip that has a valence.
     pub valence: Option<Regression>,
     /// Share of clips whose nearest caption reads as their own does; `None` where no contrast is learnt.
     pub retrieval: Option<f64>,

@@ -42,10 +42,17 @@ impl Evaluator<'_> {
         step: u64,
     ) -> anyhow::Result<Losses> {
         let (mut questions, mut clips) = (Vec::new(), Vec::new());
+        // Of each question with a valence, whether it is its clip's first: a clip counts once, as when it is scored.
+        let mut counts = Vec::new();
         for sample in dataset.samples() {
+            let mut is_first = true;
             for task in tasks {
                 let drawn = dataset.ask(sample, *task, true)?;
                 if !drawn.compiled.answer.is_empty() {
+                    if sample.valence().is_some() {
+                        counts.push(is_first);
+                    }
+                    is_first = false;
                     questions.push(drawn);
                 }
             }
@@ -73,7 +80,8 @@ impl Evaluator<'_> {
             Some((predicted, wanted)) => {
                 let numbers = |x: Tensor<1>| -> Vec<f64> { x.into_data().iter::<f64>().collect() };
                 let pairs = numbers(predicted).into_iter().zip(numbers(wanted));
-                Regression::of(&pairs.collect::<Vec<_>>())
+                let pairs = pairs.zip(counts).filter(|(_, counts)| *counts);
+                Regression::of(&pairs.map(|(pair, _)| pair).collect::<Vec<_>>())
             }
             None => None,
         };

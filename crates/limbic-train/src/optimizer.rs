@@ -3,8 +3,10 @@
 //!
 //! One vector instead of a tensor a parameter: the state is two vectors in a checkpoint, and the norm is one number.
 
+use std::ops::Range;
+
 use burn::tensor::{Tensor, TensorData};
-use limbic_model::Trainables;
+use limbic_model::{Alignment, Trainables};
 use limbic_weights::{NamedTensor, Weights, WeightsError};
 
 use crate::recipe::{Decay, TrainRecipe};
@@ -14,9 +16,14 @@ use crate::recipe::{Decay, TrainRecipe};
 pub struct AdamW {
     betas: [f64; 2],
     epsilon: f64,
-    weight_decay: f64,
+    /// Of each value.
+    weight_decay: Tensor<1>,
     /// Peak learning rate of each value.
     rates: Tensor<1>,
+    /// Where each parameter lies.
+    parameters: Vec<Range<usize>>,
+    /// Updates that each parameter took part in.
+    counts: Vec<u64>,
     /// Updates done; skipped steps do not count.
     updates: u64,
     first_moment: Tensor<1>,
@@ -27,7 +34,14 @@ impl AdamW {
     /// A fresh optimizer for `trainables`, on the device of `values`.
     pub fn new(recipe: &TrainRecipe, trainables: &Trainables, values: &Tensor<1>) -> Self {
         let mut rates = vec![0.0f32; trainables.num_values()];
+        let mut weight_decay = vec![recipe.weight_decay as f32; trainables.num_values()];
+        let mut parameters = Vec::with_capacity(trainables.num_parameters());
         for (name, part, range) in trainables.parameters() {
+            parameters.push(range.clone());
+            // Decay would pull the temperature towards 1; CLIP's training leaves it out, too.
+            if name == Alignment::LOG_SCALE {
+                weight_decay[range.clone()].fill(0.0);
+            }
             let ratio = if is_second_factor(name) {
                 recipe.lora_plus
             } else {
@@ -40,26 +54,75 @@ impl AdamW {
         Self {
             betas: recipe.betas,
             epsilon: recipe.epsilon,
-            weight_decay: recipe.weight_decay,
+            weight_decay: Tensor::from_data(TensorData::new(weight_decay, shape), &device),
             rates: Tensor::from_data(TensorData::new(rates, shape), &device),
+            counts: vec![0; parameters.len()],
+            parameters,
             updates: 0,
             first_moment: Tensor::zeros(shape, &device),
             second_moment: Tensor::zeros(shape, &device),
         }
     }
 
-    /// The values after one update with `gradient`; `schedule` is the share of the peak rates in force.
-    pub fn step(&mut self, values: Tensor<1>, gradient: Tensor<1>, schedule: f64) -> Tensor<1> {
-        let [beta1, beta2] = self.betas;
+    /// The values after one update with `gradient`; `schedule` is the share of the peak rates in force. Parameters that
+    /// did not take part stay as they are, and so does their state: torch has no gradient for them.
+    pub fn step(
+        &mut self,
+        values: Tensor<1>,
+        gradient: Tensor<1>,
+        took_part: &[bool],
+        schedule: f64,
+    ) -> Tensor<1> {
         self.updates += 1;
-        let correction = |beta: f64| 1.0 - beta.powf(self.updates as f64);
-        self.first_moment = self.first_moment.clone() * beta1 + gradient.clone() * (1.0 - beta1);
-        self.second_moment = self.second_moment.clone() * beta2 + gradient.square() * (1.0 - beta2);
-        let denominator =
-            self.second_moment.clone().sqrt() / correction(beta2).sqrt() + self.epsilon;
-        let rates = self.rates.clone() * schedule;
-        let decayed = values.clone() - values * (rates.clone() * self.weight_decay);
-        decayed - rates * (self.first_moment.clone() / correction(beta1)) / denominator
+        let (mut new_values, mut firsts, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
+        for (range, count) in self.stretches(took_part) {
+            let of = |x: &Tensor<1>| x.clone().slice([range.clone()]);
+            let (value, first, second) =
+                (of(&values), of(&self.first_moment), of(&self.second_moment));
+            let (value, first, second) = match count {
+                None => (value, first, second),
+                Some(count) => {
+                    let [beta1, beta2] = self.betas;
+                    let correction = |beta: f64| 1.0 - beta.powf(count as f64);
+                    let gradient = of(&gradient);
+                    let first = first * beta1 + gradient.clone() * (1.0 - beta1);
+                    let second = second * beta2 + gradient.square() * (1.0 - beta2);
+                    let denominator =
+                        second.clone().sqrt() / correction(beta2).sqrt() + self.epsilon;
+                    let rates = of(&self.rates) * schedule;
+                    let decayed = value.clone() - value * (rates.clone() * of(&self.weight_decay));
+                    let value = decayed - rates * (first.clone() / correction(beta1)) / denominator;
+                    (value, first, second)
+                }
+            };
+            new_values.push(value);
+            firsts.push(first);
+            seconds.push(second);
+        }
+        self.first_moment = Tensor::cat(firsts, 0);
+        self.second_moment = Tensor::cat(seconds, 0);
+        Tensor::cat(new_values, 0)
+    }
+
+    /// Counts an update of the marked parameters, and joins neighbours that are treated alike: with the number of their
+    /// updates, `None` for those that stay.
+    fn stretches(&mut self, took_part: &[bool]) -> Vec<(Range<usize>, Option<u64>)> {
+        assert_eq!(
+            took_part.len(),
+            self.parameters.len(),
+            "marks of parameters"
+        );
+        let mut stretches: Vec<(Range<usize>, Option<u64>)> = Vec::new();
+        let parameters = self.parameters.iter().zip(&mut self.counts);
+        for ((range, count), took_part) in parameters.zip(took_part) {
+            *count += u64::from(*took_part);
+            let treated = took_part.then_some(*count);
+            match stretches.last_mut() {
+                Some((last, alike)) if *alike == treated => last.end = range.end,
+                _ => stretches.push((range.clone(), treated)),
+            }
+        }
+        stretches
     }
 
     /// The state by name.
@@ -71,8 +134,14 @@ impl AdamW {
                 .try_into_vec::<f32>()
                 .expect("the optimizer's state is F32"),
         };
+        let counts = self.counts.iter().map(|count| *count as f32);
+        let step = NamedTensor {
+            shape: vec![self.counts.len()],
+            values: counts.collect(),
+        };
         Weights {
             tensors: [
+                ("step".to_string(), step),
                 ("exp_avg".to_string(), named(&self.first_moment)),
                 ("exp_avg_sq".to_string(), named(&self.second_moment)),
             ]
@@ -86,18 +155,22 @@ impl AdamW {
     /// A state for another number of values.
     pub fn restore(&mut self, weights: &Weights, updates: u64) -> Result<(), WeightsError> {
         let device = self.first_moment.device();
-        let wanted = self.first_moment.dims().to_vec();
-        let get = |name: &str| match weights.tensors.get(name) {
-            Some(tensor) if tensor.shape == wanted => Ok(Tensor::from_data(
-                TensorData::new(tensor.values.clone(), tensor.shape.clone()),
-                &device,
-            )),
+        let get = |name: &str, wanted: usize| match weights.tensors.get(name) {
+            Some(tensor) if tensor.shape == [wanted] => Ok(&tensor.values),
             other => Err(WeightsError::Mismatch(format!(
-                "optimizer state `{name}` has shape {:?}, wanted {wanted:?}",
+                "optimizer state `{name}` has shape {:?}, wanted [{wanted}]; it is of another model or version, so \
+                 start over with `--restart`",
                 other.map(|tensor| &tensor.shape)
             ))),
         };
-        (self.first_moment, self.second_moment) = (get("exp_avg")?, get("exp_avg_sq")?);
+        let moment = |name: &str| -> Result<Tensor<1>, WeightsError> {
+            let values = get(name, self.first_moment.dims()[0])?;
+            Ok(Tensor::from_data(values.as_slice(), &device))
+        };
+        let (first, second) = (moment("exp_avg")?, moment("exp_avg_sq")?);
+        let counts = get("step", self.counts.len())?.iter();
+        self.counts = counts.map(|count| *count as u64).collect();
+        (self.first_moment, self.second_moment) = (first, second);
         self.updates = updates;
         Ok(())
     }
@@ -202,7 +275,9 @@ mod tests {
                 golden["betas"][1].as_f64().unwrap(),
             ],
             epsilon: number("eps"),
-            weight_decay: number("weight_decay"),
+            weight_decay: rates.full_like(number("weight_decay")),
+            parameters: vec![0..3, 3..7],
+            counts: vec![0; 2],
             updates: 0,
             first_moment: rates.zeros_like(),
             second_moment: rates.zeros_like(),
@@ -228,7 +303,12 @@ mod tests {
                 &step["clipped"],
                 &format!("gradient of step {number}"),
             );
-            values = optimizer.step(values, gradient, step["schedule"].as_f64().unwrap());
+            values = optimizer.step(
+                values,
+                gradient,
+                &[true; 2],
+                step["schedule"].as_f64().unwrap(),
+            );
             assert_close(
                 &values,
                 &step["values"],
@@ -249,7 +329,7 @@ mod tests {
             .collect();
         let run = |mut optimizer: AdamW, mut values: Tensor<1>, steps: &[Tensor<1>]| {
             for gradient in steps {
-                values = optimizer.step(values, gradient.clone(), 1.0);
+                values = optimizer.step(values, gradient.clone(), &[true; 2], 1.0);
             }
             (optimizer, values)
         };
@@ -271,6 +351,27 @@ mod tests {
             message.contains("[7]") && message.contains("[3]"),
             "{message}"
         );
+    }
+
+    /// As `torch.optim.AdamW` passes over a parameter whose gradient is None: what follows is as if there had been no such
+    /// step for it.
+    #[test]
+    fn a_parameter_that_took_no_part_stays() {
+        let golden = golden();
+        let gradient = flat(&golden["steps"][0]["gradient"]);
+        let start = flat(&golden["start"]);
+        let mut optimizer = fresh(&golden);
+        let once = optimizer.step(start.clone(), gradient.clone(), &[true, false], 1.0);
+        assert_eq!(host(&once)[3..], host(&start)[3..]);
+        assert_eq!(host(&optimizer.first_moment)[3..], [0.0; 4]);
+        let mut resumed = fresh(&golden);
+        resumed.restore(&optimizer.to_weights(), 1).unwrap();
+        let twice = resumed.step(once, gradient.clone(), &[true, true], 1.0);
+        let mut whole = fresh(&golden);
+        let one = whole.step(start, gradient.clone(), &[true, true], 1.0);
+        assert_eq!(host(&twice)[3..], host(&one)[3..]);
+        let two = whole.step(one, gradient, &[true, true], 1.0);
+        assert_eq!(host(&twice)[..3], host(&two)[..3]);
     }
 
     #[test]

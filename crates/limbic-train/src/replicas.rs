@@ -73,6 +73,8 @@ impl<'a> Step<'a> {
 pub struct StepGradient {
     /// Of the step's mean loss by the trained values.
     pub gradient: Tensor<1>,
+    /// Which parameters took part in the loss of any shard, in the order of [`Trainables::parameters`].
+    pub took_part: Vec<bool>,
     /// Sums over all shards.
     pub sums: LossSums,
     /// What they were divided by.
@@ -144,16 +146,23 @@ impl Replicas {
         let mut sums = pulls.map_or_else(LossSums::default, |(_, sums)| sums);
         let mut positions = 0;
         let mut leaves = Vec::with_capacity(shards.len());
+        let mut took_part = vec![false; trainables.num_parameters()];
         for (gradient, shard, count) in per_shard {
             sums += shard;
             positions += count;
             leaves.push(match gradient {
-                Some(gradient) => gradient.to_device(&home),
+                Some((gradient, of_shard)) => {
+                    for (any, of_shard) in took_part.iter_mut().zip(of_shard) {
+                        *any |= of_shard;
+                    }
+                    gradient.to_device(&home)
+                }
                 None => values.zeros_like(),
             });
         }
         StepGradient {
             gradient: tree_sum(leaves).expect("a step has at least one shard"),
+            took_part,
             sums,
             divisors: step.divisors,
             positions,

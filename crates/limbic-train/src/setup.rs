@@ -291,14 +291,15 @@ fn encode(
     Ok((encoded, bad))
 }
 
-/// A model without eyes is not taught to tell what is seen, nor one without ears what is heard.
+/// A model without eyes is not taught to tell what is seen, nor one without ears what is heard; nor is either from a clip
+/// without pictures or sound.
 fn keep_perceived_captions(clips: &mut [EncodedClip], inputs: &[InputConfig]) {
-    let perceives = |modality| {
-        inputs
-            .iter()
-            .any(|input| input.encoder.modality() == modality)
-    };
-    for EncodedClip { clip, .. } in clips {
+    for EncodedClip { clip, features } in clips {
+        let perceives = |modality| {
+            let mut inputs = inputs.iter().zip(features.iter());
+            inputs
+                .any(|(input, features)| input.encoder.modality() == modality && features.is_some())
+        };
         clip.seen = clip.seen.take().filter(|_| perceives(Modality::Video));
         clip.heard = clip.heard.take().filter(|_| perceives(Modality::Audio));
     }
@@ -331,4 +332,39 @@ fn texts(
     // Answers begin with a space.
     texts.extend(names.iter().map(|name| format!(" {name}")));
     texts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use limbic_encoders::Features;
+
+    use super::*;
+
+    #[test]
+    fn what_a_clip_has_no_pictures_or_sound_for_is_not_told() {
+        let inputs: Vec<InputConfig> = serde_yaml::from_str(
+            "[{name: voice, placeholder: <voice>, encoder: {kind: log_mel, mel: {n_mels: 4}}}]",
+        )
+        .unwrap();
+        let features = Features {
+            length: 1,
+            dim: 4,
+            data: vec![0.0; 4],
+        };
+        let clip = |features: Option<Features>| EncodedClip {
+            clip: Clip {
+                seen: Some("a smile".into()),
+                heard: Some("a laugh".into()),
+                ..Clip::default()
+            },
+            features: vec![features.map(Arc::new)],
+        };
+        let mut clips = [clip(Some(features)), clip(None)];
+        keep_perceived_captions(&mut clips, &inputs);
+        let [heard, silent] = clips.map(|it| (it.clip.seen, it.clip.heard));
+        assert_eq!(heard, (None, Some("a laugh".into())));
+        assert_eq!(silent, (None, None));
+    }
 }

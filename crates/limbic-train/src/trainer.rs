@@ -146,6 +146,7 @@ impl<'a> Trainer<'a> {
         let objectives = &self.setup.objectives;
         let StepGradient {
             gradient,
+            took_part,
             sums,
             divisors,
             positions,
@@ -165,14 +166,18 @@ impl<'a> Trainer<'a> {
         self.progress.step += 1;
         if norm.is_finite() && loss.total.is_finite() {
             let gradient = clip(gradient, norm, recipe.train.clip_norm);
-            let values = self.optimizer.step(self.values.clone(), gradient, rate);
+            let values = self
+                .optimizer
+                .step(self.values.clone(), gradient, &took_part, rate);
             self.values = held(values, &self.setup.trainables);
             self.progress.updates = self.optimizer.updates();
             self.progress.skipped_in_row = 0;
         } else {
             return self.skip(norm);
         }
-        let tokens = divisors[Term::Lm] as usize;
+        let told = [Term::Lm, Term::Masked].into_iter();
+        let told = told.filter(|term| objectives.is_active(*term));
+        let tokens = told.map(|term| divisors[term] as usize).sum();
         self.record(loss, rate, norm, tokens, positions)
     }
 

@@ -121,10 +121,8 @@ fn gradients_are_those_of_finite_differences() {
     let trainables = Trainables::of(model, &ALL_PARTS);
     let flat = trainables.gather(model);
     let tracked = trainables.scatter_tracked(model.clone(), &flat);
-    let gradients = host(trainables.gradients(
-        &tracked,
-        &loss(&tracked, &fixture, &[0, 1], true).backward(),
-    ));
+    let backward = loss(&tracked, &fixture, &[0, 1], true).backward();
+    let gradients = host(trainables.gradients(&tracked, &backward).0);
     let values = host(flat);
     let at = |index: usize, shift: f32| {
         let mut values = values.clone();
@@ -169,8 +167,17 @@ fn what_takes_no_part_in_the_loss_has_zeros() {
     // The second clip has no pitch, and the loss leaves the class head out.
     let trainables = Trainables::of(model, &ALL_PARTS);
     let tracked = trainables.scatter_tracked(model.clone(), &trainables.gather(model));
-    let gradients =
-        host(trainables.gradients(&tracked, &loss(&tracked, &fixture, &[1], false).backward()));
+    let backward = loss(&tracked, &fixture, &[1], false).backward();
+    let (gradients, took_part) = trainables.gradients(&tracked, &backward);
+    let gradients = host(gradients);
+    for ((name, part, range), took_part) in trainables.parameters().zip(took_part) {
+        if name.starts_with("projectors.1.") || name.starts_with("head.") {
+            assert!(!took_part, "{name}");
+        }
+        if part == Part::Lora || gradients[range].iter().any(|g| *g != 0.0) {
+            assert!(took_part, "{name}");
+        }
+    }
     assert_eq!(gradients.len(), trainables.num_values());
     let pitch =
         limbic_weights::Weights::collect(model.projectors[1].as_ref().unwrap()).num_values();

@@ -74,6 +74,10 @@ fn losses_do_not_depend_on_batches_or_replicas() {
             .unwrap();
         let scored = evaluator.score(&dataset, &world.labels).unwrap().unwrap();
         assert_eq!(evaluation.text, scored.text);
+        // Two tasks, and one number a clip all the same.
+        let (valence, wanted) = (evaluation.valence.unwrap(), scored.valence.unwrap());
+        assert_eq!(valence.n, wanted.n);
+        assert!((valence.mse - wanted.mse).abs() < 1e-5);
         (evaluation, scored.predictions)
     };
     let (alone, predictions) = evaluate(1, 1);

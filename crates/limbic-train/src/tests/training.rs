@@ -135,7 +135,8 @@ impl Golden {
             let norm = global_norm(&got.gradient);
             compare(norm, &wanted["norm"]);
             let gradient = clip(got.gradient, norm, train.clip_norm);
-            let values_after = optimizer.step(values.clone(), gradient, schedule(train, step));
+            let rate = schedule(train, step);
+            let values_after = optimizer.step(values.clone(), gradient, &got.took_part, rate);
             values = held(values_after, &trainables);
         }
         let end = Weights::read(&folder().join("end.safetensors")).unwrap();
