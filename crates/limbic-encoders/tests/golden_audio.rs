@@ -238,6 +238,28 @@ fn damaged_whisper_and_imagebind_are_noticed() {
     assert!(error > VISIBLE, "the learned key dropped: error {error}");
 }
 
+/// The tiny model reads one second, the front end of an absent file makes thirty: only sound is refused.
+#[test]
+fn whisper_without_its_preprocessor_file_reads_features() {
+    let copy = damaged("whisper", |_| ());
+    std::fs::remove_file(copy.path().join("preprocessor_config.json")).expect("a file");
+    let model = model(copy.path());
+    let states = model
+        .forward(
+            AudioInput::Features(features(
+                &self::model(&folder("whisper")),
+                &sound(16_000, 32),
+            )),
+            Keep::All,
+        )
+        .expect("features that fit");
+    assert_eq!(states.last_hidden_state.dims(), [1, 50, 36]);
+    let error = model
+        .preprocess(&sound(16_000, 32), 16_000)
+        .expect_err("another length");
+    assert!(error.to_string().contains("3000 frames"), "{error}");
+}
+
 /// Thirty seconds and 128 bands, as the newest large models want, of a sound of three.
 #[test]
 fn whispers_log_mel_is_transformers_at_full_length() {

@@ -2,7 +2,7 @@
 //!
 //! Letters in shapes: B batch, M mel bands, F frames, P = F / 2 positions, D width.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::nn::conv::{Conv1d, Conv1dConfig};
@@ -100,6 +100,7 @@ pub struct Whisper {
     pub(crate) config: WhisperConfig,
     front_end: WhisperMel,
     module: WhisperModule,
+    folder: PathBuf,
     device: Device,
 }
 
@@ -112,18 +113,6 @@ impl Whisper {
         }
         let mel: WhisperMelConfig = folder::read_preprocessor(path)?
             .unwrap_or_else(|| WhisperMelConfig::with_bands(config.num_mel_bins));
-        if (mel.feature_size, mel.frames()) != (config.num_mel_bins, config.frames()) {
-            return Err(folder::refuse(
-                path,
-                format!(
-                    "the front end makes {} bands and {} frames, wanted {} and {} as `num_mel_bins` and `max_source_positions` of `config.json` say",
-                    mel.feature_size,
-                    mel.frames(),
-                    config.num_mel_bins,
-                    config.frames()
-                ),
-            ));
-        }
         let module = load(path, &config, device).map_err(|source| EncoderError::Weights {
             kind: KIND,
             path: path.to_path_buf(),
@@ -133,6 +122,7 @@ impl Whisper {
             front_end: mel.init()?,
             config,
             module,
+            folder: path.to_path_buf(),
             device: device.clone(),
         })
     }
@@ -146,6 +136,19 @@ impl Whisper {
         samples: &[f32],
         sample_rate: u32,
     ) -> Result<AudioInput, EncoderError> {
+        let (made, wanted) = (
+            [self.front_end.bands(), self.front_end.frames()],
+            [self.config.num_mel_bins, self.config.frames()],
+        );
+        if made != wanted {
+            return Err(folder::refuse(
+                &self.folder,
+                format!(
+                    "the front end makes {} bands and {} frames, wanted {} and {} as `num_mel_bins` and `max_source_positions` of `config.json` say; mend `preprocessor_config.json`, or give `input_features`",
+                    made[0], made[1], wanted[0], wanted[1]
+                ),
+            ));
+        }
         let values = self.front_end.apply(samples, sample_rate)?;
         let shape = [1, self.config.num_mel_bins, self.config.frames()];
         let features = Tensor::from_data(TensorData::new(values, shape), &self.device);

@@ -11,7 +11,7 @@ use crate::{EncoderError, MelConfig, Pad};
 #[serde(default)]
 pub(crate) struct WhisperMelConfig {
     /// Number of mel bands.
-    pub(crate) feature_size: usize,
+    feature_size: usize,
     /// Samples per second (Hz).
     sampling_rate: u32,
     /// Step from one frame to the next, in samples.
@@ -51,7 +51,7 @@ impl WhisperMelConfig {
     }
 
     /// Frames of a sound: the last, centred on the end, is left out.
-    pub(crate) fn frames(&self) -> usize {
+    fn frames(&self) -> usize {
         self.samples() / self.hop_length.max(1)
     }
 
@@ -97,6 +97,15 @@ const FLOOR: f64 = 1e-10;
 const RANGE: f64 = 8.0;
 
 impl WhisperMel {
+    pub(crate) fn bands(&self) -> usize {
+        self.config.feature_size
+    }
+
+    /// Frames of every sound.
+    pub(crate) fn frames(&self) -> usize {
+        self.config.frames()
+    }
+
     pub(crate) fn sample_rate(&self) -> u32 {
         self.config.sampling_rate
     }

@@ -20,9 +20,17 @@ pub(super) fn read_json(path: &Path) -> Result<Value, EncoderError> {
     serde_json::from_str(&text).map_err(|error| refuse(path, format!("not readable JSON: {error}")))
 }
 
-/// The part of `value` that describes the vision tower: `vision_config` where there is one, else all of it.
-pub(super) fn vision_part(value: &Value) -> &Value {
-    value.get("vision_config").unwrap_or(value)
+/// The part of a `config.json` that describes the vision tower: `vision_config` where a model has other towers, else all
+/// of it. An absent or `null` one leaves every key at its default, and CLIP's older `vision_config_dict` replaces all that
+/// `vision_config` says, its own absent keys at their defaults (transformers' `CLIPConfig`).
+pub(super) fn vision_part(value: &Value) -> Value {
+    let there = |key: &str| value.get(key).filter(|part| !part.is_null()).cloned();
+    let part = match value["model_type"].as_str() {
+        Some("clip") => there("vision_config_dict").or_else(|| there("vision_config")),
+        Some("siglip" | "blip-2") => there("vision_config"),
+        _ => return value.clone(),
+    };
+    part.unwrap_or_else(|| Value::Object(Default::default()))
 }
 
 /// `value` as a config; keys that the config does not know are of no concern to it.
@@ -66,5 +74,40 @@ impl Sizes {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_vision_tower_is_where_transformers_looks_for_it() {
+        for (config, wanted) in [
+            (
+                json!({"model_type": "clip_vision_model", "a": 1}),
+                json!({"model_type": "clip_vision_model", "a": 1}),
+            ),
+            (
+                json!({"model_type": "clip", "vision_config": {"a": 1}, "vision_config_dict": null}),
+                json!({"a": 1}),
+            ),
+            (
+                json!({"model_type": "clip", "vision_config": {"a": 1, "b": 1}, "vision_config_dict": {"a": 2}}),
+                json!({"a": 2}),
+            ),
+            (
+                json!({"model_type": "clip", "vision_config": null, "a": 1}),
+                json!({}),
+            ),
+            (
+                json!({"model_type": "siglip", "vision_config": {"a": 1}, "vision_config_dict": {"a": 2}}),
+                json!({"a": 1}),
+            ),
+        ] {
+            assert_eq!(vision_part(&config), wanted, "{config}");
+        }
     }
 }

@@ -71,7 +71,7 @@ impl VisionModel {
         let value = read_json(&file)?;
         let device = &device.clone().without_autodiff();
         let open = |kind| Checkpoint::open(path).map_err(weights_error(kind, path));
-        let vision = vision_part(&value);
+        let vision = &vision_part(&value);
         let (network, sizes) = match value["model_type"].as_str() {
             Some("clip" | "clip_vision_model") => {
                 let mut config: ClipConfig = parse(vision, &file)?;
