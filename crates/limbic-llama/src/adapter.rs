@@ -75,12 +75,45 @@ pub fn read_adapter(llama: Llama, folder: &Path) -> Result<Llama, LlamaError> {
         new
     };
     let stored = Checkpoint::open(&path)?.rename(adapter_tensor_name)?;
+    let stored = without_copies(stored, &llama, &path)?;
     // The seed is of no consequence: every value is replaced, or the load fails.
     let llama = llama.with_lora(&lora, 0)?;
     stored
         .load_only(llama, Some(FloatDType::F32), is_adapter)
         .map_err(|error| LlamaError::adapter(&path, error))
 }
+
+/// PEFT writes the weight of an adapted output layer or embedding along with its adapter. It is left out where it is the
+/// base model's.
+fn without_copies(
+    stored: Checkpoint,
+    llama: &Llama,
+    path: &Path,
+) -> Result<Checkpoint, LlamaError> {
+    let mut copies = stored.clone();
+    for name in stored.names() {
+        let Some(layer) = name.strip_suffix(COPY) else {
+            continue;
+        };
+        let own = format!("{layer}.weight");
+        let base = Weights::collect_only(llama, |name| name == own);
+        if base.tensors.get(&own) != Some(&copies.take(name)?) {
+            return Err(LlamaError::adapter(
+                path,
+                format!(
+                    "`{name}` is not the base model's `{own}`; wanted an adapter of this base, whose own weights were \
+                     not trained"
+                ),
+            ));
+        }
+    }
+    Ok(stored.ignore(
+        |name| name.ends_with(COPY),
+        "copies of the base model's weights, with which they were compared",
+    ))
+}
+
+const COPY: &str = ".base_layer.weight";
 
 /// Our name for an adapter's tensor, `model.layers.0.self_attn.q_proj.lora_A.weight`, from any that PEFT has given it:
 /// below `base_model.model.` (itself below whatever holds the decoder), with or without the adapter's own name
