@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::workplace::Said;
@@ -30,6 +31,8 @@ struct Behaviour {
     files: BTreeMap<String, Vec<u8>>,
     /// The hash that the hub tells is another one.
     wrong_hash: bool,
+    /// Small files arrive with another first byte.
+    corrupt: bool,
     /// After so many bytes of a large file, once, the server says nothing more.
     stall_after: Option<usize>,
     /// The server knows no ranges.
@@ -178,10 +181,11 @@ fn answer(
         head("302 Found", &headers, 0)?;
         return Ok(End::Done);
     }
-    let etag = (
-        "etag",
-        "\"1111111111111111111111111111111111111111\"".replace('1', &name[..1]),
-    );
+    let etag = ("etag", format!("\"{}\"", git_blob(content)));
+    let mut content = content.clone();
+    if hub.corrupt && !is_large {
+        content[0] ^= 1;
+    }
     let start: usize = match request.headers.get("range") {
         Some(range) if !hub.no_ranges => range
             .trim_start_matches("bytes=")
@@ -219,6 +223,18 @@ fn answer(
 
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
+}
+
+fn git_blob(bytes: &[u8]) -> String {
+    use sha1::Digest;
+    let mut hasher = Sha1::new();
+    hasher.update(format!("blob {}\0", bytes.len()));
+    hasher.update(bytes);
+    hasher
+        .finalize()
         .iter()
         .map(|b| format!("{b:02x}"))
         .collect()
@@ -413,6 +429,61 @@ fn a_wrong_hash_is_refused_and_removed() {
     place.run(&hub, &["owner/model"]).failed(1, &parts);
     assert!(!place.partial().exists());
     place.run(&hub, &["owner/model"]).succeeded();
+}
+
+#[test]
+fn another_revision_of_equal_sizes_is_not_the_same() {
+    let (hub, place) = (Hub::start(model()), Place::new());
+    place.run(&hub, &["owner/model"]).succeeded();
+    let mut other = model();
+    other.files.get_mut("model.safetensors").unwrap()[299_999] ^= 1;
+    let other = Hub::start(other);
+    place
+        .run(&other, &["owner/model"])
+        .failed(2, &["weights/model", "something else", "--to"]);
+    let got = std::fs::read(place.path("weights/model/model.safetensors")).unwrap();
+    assert_eq!(got, model().files["model.safetensors"]);
+}
+
+#[test]
+fn small_files_are_checked_too() {
+    let corrupt = Behaviour {
+        corrupt: true,
+        ..model()
+    };
+    let (hub, place) = (Hub::start(corrupt), Place::new());
+    place
+        .run(&hub, &["owner/model"])
+        .failed(1, &["config.json", "git SHA-1", "removed"]);
+    assert!(!place.path("weights").exists());
+}
+
+#[test]
+fn what_is_edited_does_not_change_the_cache() {
+    let (hub, place) = (Hub::start(model()), Place::new());
+    place.run(&hub, &["owner/model"]).succeeded();
+    let write = |path: &Path| {
+        let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all(b"[").unwrap();
+    };
+    let read = |path: &str| std::fs::read(place.path(path)).unwrap();
+    write(&place.path("weights/model/config.json"));
+    place
+        .run(&hub, &["owner/model", "--to", "second"])
+        .succeeded();
+    assert_eq!(read("second/config.json"), model().files["config.json"]);
+
+    // What is changed in the cache itself is found out, and fetched again.
+    let blobs = "home/hub/models--owner--model/blobs";
+    let blob = format!("{blobs}/{}", git_blob(&model().files["config.json"]));
+    write(&place.path(&blob));
+    place
+        .run(&hub, &["owner/model", "--offline", "--to", "third"])
+        .failed(2, &["`config.json`", "git SHA-1"]);
+    place
+        .run(&hub, &["owner/model", "--to", "third"])
+        .succeeded();
+    assert_eq!(read("third/config.json"), model().files["config.json"]);
 }
 
 #[test]

@@ -2,12 +2,14 @@
 //! `refs/`. `hf-hub` knows where these lie.
 
 use std::fs::{self, File};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use hf_hub::{Cache, CacheRepo, Repo};
 use limbic_train::RunError;
 
+use super::digest::Digest;
 use super::select::{is_weights, select};
 
 /// A repository's place in the cache.
@@ -15,6 +17,8 @@ pub(super) struct Snapshot {
     repo: CacheRepo,
     revision: String,
     root: PathBuf,
+    /// Whether ETags of git's form are git's.
+    is_hub: bool,
 }
 
 /// Files of a commit that the cache holds.
@@ -24,8 +28,9 @@ pub(super) struct Held {
 }
 
 impl Snapshot {
-    pub(super) fn new(cache: &Cache, repo: Repo) -> Self {
+    pub(super) fn new(cache: &Cache, repo: Repo, is_hub: bool) -> Self {
         Self {
+            is_hub,
             revision: repo.revision().to_string(),
             root: cache.path().join(repo.folder_name()),
             repo: cache.repo(repo),
@@ -70,7 +75,7 @@ impl Snapshot {
     /// What the cache holds of the wanted files.
     ///
     /// # Errors
-    /// Nothing, or not all that an index lists.
+    /// Nothing, not all that an index lists, or something damaged.
     pub(super) fn find(&self, what: &str, include: &[&str]) -> anyhow::Result<Held> {
         let by_ref = fs::read_to_string(self.root.join("refs").join(&self.revision));
         let commit = by_ref.map_or_else(|_| self.revision.clone(), |text| text.trim().to_string());
@@ -90,6 +95,16 @@ impl Snapshot {
         let names = select(all, include);
         if names.is_empty() || (include.is_empty() && !names.iter().any(|name| is_weights(name))) {
             return Err(absent(": it holds no weights of it".into()));
+        }
+        for name in &names {
+            let blob = folder.join(name);
+            let blob = fs::canonicalize(&blob).with_context(|| blob.display().to_string())?;
+            let etag = blob.file_name().unwrap_or_default().to_string_lossy();
+            if let Some(digest) = Digest::of_etag(&etag, self.is_hub)
+                && let Some(complaint) = digest.complaint(&blob)?
+            {
+                return Err(absent(format!(" undamaged: of `{name}`, {complaint}")));
+            }
         }
         for index in names.iter().filter(|name| name.ends_with(".index.json")) {
             let path = folder.join(index);
@@ -136,7 +151,7 @@ impl Held {
             fs::remove_dir_all(&partial).with_context(|| partial.display().to_string())?;
         }
         for name in &self.names {
-            link_or_copy(&self.folder.join(name), &partial.join(name))?;
+            link_or_copy(name, &self.folder.join(name), &partial.join(name))?;
         }
         fs::rename(&partial, target).with_context(at)?;
         Ok(false)
@@ -151,7 +166,7 @@ impl Held {
             bail!("{} holds no file", self.folder.display());
         };
         if target.exists() {
-            return if is_file_of(target, size) {
+            return if is_file_of(target, size) && is_same(&self.folder.join(&name), target)? {
                 Ok(true)
             } else {
                 Err(in_the_way(target))
@@ -161,7 +176,7 @@ impl Held {
         if partial.exists() {
             fs::remove_file(&partial).with_context(|| partial.display().to_string())?;
         }
-        link_or_copy(&self.folder.join(name), &partial)?;
+        link_or_copy(&name, &self.folder.join(&name), &partial)?;
         fs::rename(&partial, target).with_context(|| target.display().to_string())?;
         Ok(false)
     }
@@ -174,10 +189,19 @@ impl Held {
         let mut wanted = self.sizes()?;
         wanted.sort();
         there.sort();
-        Ok(there.len() == wanted.len()
-            && wanted
-                .iter()
-                .all(|(name, size)| is_file_of(&target.join(name), *size)))
+        let have_sizes = wanted
+            .iter()
+            .all(|(name, size)| is_file_of(&target.join(name), *size));
+        if there.len() != wanted.len() || !have_sizes {
+            return Ok(false);
+        }
+        // Another revision of a model differs in its values, and not in its names and sizes.
+        for (name, _) in &wanted {
+            if !is_same(&self.folder.join(name), &target.join(name))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -196,19 +220,60 @@ fn partial_of(target: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Links cost no space, but stay within one file system.
-fn link_or_copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+/// Links cost no space, but stay within one file system, and whoever writes into one writes into the cache: they are for
+/// weights, which are large, and which nobody edits by hand.
+fn link_or_copy(name: &str, from: &Path, to: &Path) -> anyhow::Result<()> {
     let at = || format!("{} to {}", from.display(), to.display());
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).with_context(at)?;
     }
     let from = fs::canonicalize(from).with_context(at)?;
-    if fs::hard_link(&from, to).is_err() {
+    let is_linked = is_weights(name) && fs::hard_link(&from, to).is_ok();
+    if !is_linked {
         fs::copy(&from, to).with_context(at)?;
         let copied = File::open(to).and_then(|file| file.sync_all());
         copied.with_context(at)?;
     }
     Ok(())
+}
+
+/// Whether two files of one size hold the same.
+fn is_same(one: &Path, other: &Path) -> anyhow::Result<bool> {
+    let at = || format!("{} and {}", one.display(), other.display());
+    if is_one_file(one, other) {
+        return Ok(true);
+    }
+    let open = |path: &Path| File::open(path).map(|file| BufReader::with_capacity(CHUNK, file));
+    let (mut one, mut other) = (open(one).with_context(at)?, open(other).with_context(at)?);
+    let (mut mine, mut others) = (Vec::new(), Vec::new());
+    loop {
+        mine.clear();
+        others.clear();
+        let chunk = CHUNK as u64;
+        (&mut one).take(chunk).read_to_end(&mut mine)?;
+        (&mut other).take(chunk).read_to_end(&mut others)?;
+        if mine != others {
+            return Ok(false);
+        }
+        if mine.is_empty() {
+            return Ok(true);
+        }
+    }
+}
+
+const CHUNK: usize = 1 << 20;
+
+/// Whether both are links to one content.
+#[cfg(unix)]
+fn is_one_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    place(one).is_some_and(|one| place(other) == Some(one))
+}
+
+#[cfg(not(unix))]
+fn is_one_file(_one: &Path, _other: &Path) -> bool {
+    false
 }
 
 /// Whether there is a file of this size.

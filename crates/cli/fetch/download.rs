@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use limbic_weights::file_digest;
 use ureq::http::{HeaderMap, StatusCode};
 
 use super::hub::{Hub, RemoteFile};
@@ -80,16 +79,15 @@ pub(super) fn download(hub: &Hub, remote: &RemoteFile, blob: &Path) -> anyhow::R
     }
     bar.finish_and_clear();
     file.sync_all().with_context(at)?;
-    if let Some(wanted) = &remote.sha256 {
-        let got = file_digest(&partial).with_context(at)?;
-        if got != *wanted {
-            std::fs::remove_file(&partial).with_context(at)?;
-            bail!(
-                "{}: its SHA-256 is {got}, but the hub says {wanted}; the file was removed: fetch again, and if it \
-                 happens again, something on the way changes files",
-                remote.address
-            );
-        }
+    if let Some(digest) = &remote.digest
+        && let Some(complaint) = digest.complaint(&partial)?
+    {
+        std::fs::remove_file(&partial).with_context(at)?;
+        bail!(
+            "{}: {complaint}; the file was removed: fetch again, and if it happens again, something on the way changes \
+             files",
+            remote.address
+        );
     }
     std::fs::rename(&partial, blob).with_context(at)
 }

@@ -13,6 +13,8 @@ use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, RequestBuilder};
 
+use super::digest::Digest;
+
 /// The hub where none is named by `HF_ENDPOINT`.
 const ENDPOINT: &str = "https://huggingface.co";
 
@@ -64,8 +66,8 @@ pub(super) struct RemoteFile {
     pub(super) size: u64,
     /// Names its content.
     pub(super) etag: String,
-    /// SHA-256 of its content, where the hub tells.
-    pub(super) sha256: Option<String>,
+    /// The digest of its content, where the hub tells.
+    pub(super) digest: Option<Digest>,
 }
 
 #[derive(Deserialize)]
@@ -217,7 +219,7 @@ impl Hub {
             let address = self.endpoint.join(&path);
             let answer = self.head(&address)?;
             self.check(repo, revision, &answer)?;
-            files.push(describe(name, address, answer.headers())?);
+            files.push(describe(name, address, answer.headers(), true)?);
         }
         Ok(Listing {
             commit: info.sha,
@@ -239,7 +241,7 @@ impl Hub {
         if !answer.status().is_success() {
             bail!("{address}: the server answered {}", answer.status());
         }
-        let file = describe(name, address.clone(), answer.headers())?;
+        let file = describe(name, address.clone(), answer.headers(), false)?;
         Ok(Listing {
             commit: file.etag.clone(),
             files: vec![file],
@@ -334,7 +336,12 @@ impl Hub {
 }
 
 /// What a file is, by the headers of a `HEAD` answer.
-fn describe(name: String, address: Address, headers: &HeaderMap) -> anyhow::Result<RemoteFile> {
+fn describe(
+    name: String,
+    address: Address,
+    headers: &HeaderMap,
+    is_hub: bool,
+) -> anyhow::Result<RemoteFile> {
     let either = |linked: &str, own: &str| text(headers, linked).or_else(|| text(headers, own));
     let etag = either("x-linked-etag", "etag").unwrap_or_default();
     let etag = etag.trim_start_matches("W/").trim_matches('"').to_string();
@@ -345,13 +352,11 @@ fn describe(name: String, address: Address, headers: &HeaderMap) -> anyhow::Resu
     }
     let size = either("x-linked-size", "content-length").and_then(|size| size.parse().ok());
     let size = size.ok_or_else(|| anyhow!("{address}: the server does not say how large it is"))?;
-    // Large files are named by their SHA-256, small ones by git's SHA-1.
-    let is_sha256 = etag.len() == 64 && etag.chars().all(|c| c.is_ascii_hexdigit());
     Ok(RemoteFile {
         name,
         address,
         size,
-        sha256: is_sha256.then(|| etag.to_ascii_lowercase()),
+        digest: Digest::of_etag(&etag, is_hub),
         etag,
     })
 }

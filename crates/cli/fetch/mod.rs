@@ -5,6 +5,7 @@
 //! server answers, and sends the token along to the storage that the hub points to.
 
 mod cache;
+mod digest;
 mod download;
 mod hub;
 mod names;
@@ -62,7 +63,7 @@ pub(crate) fn fetch(wish: &Wish<'_>) -> anyhow::Result<Fetched> {
         Source::Hub(repo) => {
             let model = Repo::with_revision(repo.clone(), RepoType::Model, wish.revision.into());
             let include: Vec<&str> = wish.include.iter().map(String::as_str).collect();
-            let cached = Snapshot::new(&hub_cache, model);
+            let cached = Snapshot::new(&hub_cache, model, true);
             if offline {
                 cached.find(repo, &include)?
             } else {
@@ -84,13 +85,13 @@ pub(crate) fn fetch(wish: &Wish<'_>) -> anyhow::Result<Fetched> {
             // A cache of its own, laid out alike: a repository of one file, named by its address.
             let root = home.path().with_file_name("limbic");
             let name = hex_digest(url.as_bytes());
-            let cached = Snapshot::new(&Cache::new(root), Repo::new(name, RepoType::Model));
+            let cached = Snapshot::new(&Cache::new(root), Repo::new(name, RepoType::Model), false);
             if offline {
                 cached.find(url, &["*"])?
             } else {
                 let hub = Hub::from_env(&home)?;
                 let listing = hub.one(&Address::new(url)?)?;
-                if listing.files.iter().any(|file| file.sha256.is_none()) {
+                if listing.files.iter().any(|file| file.digest.is_none()) {
                     eprintln!(
                         "note: the server tells no SHA-256 of it, so that its length alone can be checked"
                     );
@@ -115,7 +116,13 @@ pub(crate) fn fetch(wish: &Wish<'_>) -> anyhow::Result<Fetched> {
 fn get(hub: &Hub, cached: &Snapshot, listing: &Listing) -> anyhow::Result<cache::Held> {
     for file in &listing.files {
         let blob = cached.blob(&file.etag)?;
-        if !cache::is_file_of(&blob, file.size) {
+        // What lies in the cache may have been changed there by whoever else has a link to it.
+        let is_whole = cache::is_file_of(&blob, file.size)
+            && match &file.digest {
+                Some(digest) => digest.complaint(&blob)?.is_none(),
+                None => true,
+            };
+        if !is_whole {
             download::download(hub, file, &blob)?;
         }
         cached.point(&listing.commit, &file.name, &blob)?;

@@ -12,9 +12,10 @@ use std::path::Path;
 use burn::tensor::FloatDType;
 use limbic_weights::{Checkpoint, Weights};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{Llama, LlamaError, LoraConfig, Targets};
+use crate::{InOrder, Llama, LlamaError, LoraConfig, Targets};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -49,7 +50,7 @@ pub fn write_adapter(llama: &Llama, folder: &Path, base_model: &str) -> Result<(
     std::fs::create_dir_all(&partial).map_err(LlamaError::io(&partial))?;
     let adapters = Weights::collect_only(llama, is_adapter);
     let config = to_json(lora, &adapters, base_model);
-    crate::file::write_json(&partial.join(CONFIG), &config)?;
+    crate::file::write_sorted(&partial.join(CONFIG), &config)?;
     let weights = Weights {
         tensors: adapters
             .tensors
@@ -74,12 +75,45 @@ pub fn read_adapter(llama: Llama, folder: &Path) -> Result<Llama, LlamaError> {
         new
     };
     let stored = Checkpoint::open(&path)?.rename(adapter_tensor_name)?;
+    let stored = without_copies(stored, &llama, &path)?;
     // The seed is of no consequence: every value is replaced, or the load fails.
     let llama = llama.with_lora(&lora, 0)?;
     stored
         .load_only(llama, Some(FloatDType::F32), is_adapter)
         .map_err(|error| LlamaError::adapter(&path, error))
 }
+
+/// PEFT writes the weight of an adapted output layer or embedding along with its adapter. It is left out where it is the
+/// base model's.
+fn without_copies(
+    stored: Checkpoint,
+    llama: &Llama,
+    path: &Path,
+) -> Result<Checkpoint, LlamaError> {
+    let mut copies = stored.clone();
+    for name in stored.names() {
+        let Some(layer) = name.strip_suffix(COPY) else {
+            continue;
+        };
+        let own = format!("{layer}.weight");
+        let base = Weights::collect_only(llama, |name| name == own);
+        if base.tensors.get(&own) != Some(&copies.take(name)?) {
+            return Err(LlamaError::adapter(
+                path,
+                format!(
+                    "`{name}` is not the base model's `{own}`; wanted an adapter of this base, whose own weights were \
+                     not trained"
+                ),
+            ));
+        }
+    }
+    Ok(stored.ignore(
+        |name| name.ends_with(COPY),
+        "copies of the base model's weights, with which they were compared",
+    ))
+}
+
+const COPY: &str = ".base_layer.weight";
 
 /// Our name for an adapter's tensor, `model.layers.0.self_attn.q_proj.lora_A.weight`, from any that PEFT has given it:
 /// below `base_model.model.` (itself below whatever holds the decoder), with or without the adapter's own name
@@ -114,10 +148,11 @@ fn is_adapter(name: &str) -> bool {
 /// An unreadable file, or a disk that cannot be written.
 pub fn rename_base(from: &Path, to: &Path, base_model: &str) -> Result<(), LlamaError> {
     let text = std::fs::read_to_string(from).map_err(LlamaError::io(from))?;
-    let mut keys: BTreeMap<String, Value> =
+    let mut keys: Keys =
         serde_json::from_str(&text).map_err(|error| LlamaError::json(from, error))?;
-    keys.insert("base_model_name_or_path".into(), json!(base_model));
-    crate::file::write_json(to, &keys)
+    let base_model = Entry::Other(json!(base_model));
+    keys.insert("base_model_name_or_path".into(), base_model);
+    crate::file::write_sorted(to, &keys)
 }
 
 /// The settings in an `adapter_config.json`.
@@ -126,9 +161,12 @@ pub fn rename_base(from: &Path, to: &Path, base_model: &str) -> Result<(), Llama
 /// An unreadable file, a missing or mistyped key, or a setting that is not built here.
 pub fn read_config(path: &Path) -> Result<LoraConfig, LlamaError> {
     let text = std::fs::read_to_string(path).map_err(LlamaError::io(path))?;
-    let keys: BTreeMap<String, Value> =
-        serde_json::from_str(&text).map_err(|error| LlamaError::json(path, error))?;
-    let file = Settings { path, keys };
+    let json = |error: serde_json::Error| LlamaError::json(path, error);
+    let file = Settings {
+        path,
+        keys: serde_json::from_str(&text).map_err(json)?,
+        in_order: serde_json::from_str(&text).map_err(json)?,
+    };
     if file.keys.get("peft_type") != Some(&json!("LORA")) {
         return Err(file.refuse("peft_type", "\"LORA\""));
     }
@@ -162,12 +200,8 @@ pub fn read_config(path: &Path) -> Result<LoraConfig, LlamaError> {
             .filter(|targets| !matches!(targets, Targets::Names(names) if names.is_empty())),
         layers_to_transform: file.list("layers_to_transform", number)?,
         layers_pattern: file.list("layers_pattern", "a name or a list of names")?,
-        rank_pattern: file
-            .optional("rank_pattern", "whole numbers by name")?
-            .unwrap_or_default(),
-        alpha_pattern: file
-            .optional("alpha_pattern", "numbers by name")?
-            .unwrap_or_default(),
+        rank_pattern: file.patterns("rank_pattern", "whole numbers by name")?,
+        alpha_pattern: file.patterns("alpha_pattern", "numbers by name")?,
         use_rslora: file
             .optional("use_rslora", "true or false")?
             .unwrap_or(false),
@@ -175,9 +209,20 @@ pub fn read_config(path: &Path) -> Result<LoraConfig, LlamaError> {
     })
 }
 
+/// A file's settings, those that are mappings in the order of the file: of several patterns the first that fits counts.
+type Keys = BTreeMap<String, Entry>;
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Mapping(InOrder<Value>),
+    Other(Value),
+}
+
 struct Settings<'a> {
     path: &'a Path,
     keys: BTreeMap<String, Value>,
+    in_order: Keys,
 }
 
 impl Settings<'_> {
@@ -202,6 +247,24 @@ impl Settings<'_> {
                 .map(Some)
                 .map_err(|_| self.refuse(key, wanted)),
         }
+    }
+
+    fn patterns<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        wanted: &str,
+    ) -> Result<InOrder<T>, LlamaError> {
+        let pairs = match self.in_order.get(key) {
+            None | Some(Entry::Other(Value::Null)) => return Ok(InOrder::default()),
+            Some(Entry::Other(_)) => return Err(self.refuse(key, wanted)),
+            Some(Entry::Mapping(pairs)) => pairs,
+        };
+        let read = |(pattern, value): (&String, &Value)| {
+            let value = serde_json::from_value(value.clone());
+            let value = value.map_err(|_| self.refuse(key, wanted))?;
+            Ok((pattern.clone(), value))
+        };
+        pairs.iter().map(read).collect()
     }
 
     /// One of something counts as a list of it.
@@ -257,11 +320,11 @@ fn is_understood(key: &str, value: &Value) -> bool {
 
 /// The keys that PEFT has written since 0.7, so that old and new versions load the file without a warning, and newer
 /// ones where they say something.
-fn to_json(lora: &LoraConfig, adapters: &Weights, base_model: &str) -> Value {
+fn to_json(lora: &LoraConfig, adapters: &Weights, base_model: &str) -> Keys {
     let alphas = lora.alpha_pattern.iter();
-    let alphas: BTreeMap<&String, Value> = alphas
-        .map(|(pattern, alpha)| (pattern, whole_if_possible(*alpha)))
-        .collect();
+    let alphas = alphas.map(|(pattern, alpha)| (pattern.clone(), whole_if_possible(*alpha)));
+    let ranks = lora.rank_pattern.iter();
+    let ranks = ranks.map(|(pattern, rank)| (pattern.clone(), json!(rank)));
     // Readers other than PEFT know lists of names only.
     let targets = if lora.target_modules.is_all_linear() {
         let layers = adapters.tensors.keys();
@@ -274,30 +337,39 @@ fn to_json(lora: &LoraConfig, adapters: &Weights, base_model: &str) -> Value {
     } else {
         json!(lora.target_modules)
     };
-    let mut config = json!({
-        "alpha_pattern": alphas,
-        "auto_mapping": null,
-        "base_model_name_or_path": base_model,
-        "bias": "none",
-        "fan_in_fan_out": false,
-        "inference_mode": true,
-        "init_lora_weights": true,
-        "layers_pattern": list_or_null(&lora.layers_pattern),
-        "layers_to_transform": list_or_null(&lora.layers_to_transform),
-        "lora_alpha": whole_if_possible(lora.lora_alpha),
-        "lora_dropout": lora.lora_dropout,
-        "modules_to_save": null,
-        "peft_type": "LORA",
-        "r": lora.r,
-        "rank_pattern": lora.rank_pattern,
-        "revision": null,
-        "target_modules": targets,
-        "task_type": "CAUSAL_LM",
-        "use_dora": lora.use_dora,
-        "use_rslora": lora.use_rslora,
-    });
+    let mut config: Keys = [
+        ("auto_mapping", Value::Null),
+        ("base_model_name_or_path", json!(base_model)),
+        ("bias", json!("none")),
+        ("fan_in_fan_out", json!(false)),
+        ("inference_mode", json!(true)),
+        ("init_lora_weights", json!(true)),
+        ("layers_pattern", list_or_null(&lora.layers_pattern)),
+        (
+            "layers_to_transform",
+            list_or_null(&lora.layers_to_transform),
+        ),
+        ("lora_alpha", whole_if_possible(lora.lora_alpha)),
+        ("lora_dropout", json!(lora.lora_dropout)),
+        ("modules_to_save", Value::Null),
+        ("peft_type", json!("LORA")),
+        ("r", json!(lora.r)),
+        ("revision", Value::Null),
+        ("target_modules", targets),
+        ("task_type", json!("CAUSAL_LM")),
+        ("use_dora", json!(lora.use_dora)),
+        ("use_rslora", json!(lora.use_rslora)),
+    ]
+    .map(|(key, value)| (key.to_string(), Entry::Other(value)))
+    .into();
+    for (key, patterns) in [
+        ("alpha_pattern", alphas.collect()),
+        ("rank_pattern", ranks.collect()),
+    ] {
+        config.insert(key.into(), Entry::Mapping(patterns));
+    }
     if let Some(excluded) = &lora.exclude_modules {
-        config["exclude_modules"] = json!(excluded);
+        config.insert("exclude_modules".into(), Entry::Other(json!(excluded)));
     }
     config
 }
@@ -322,6 +394,40 @@ fn whole_if_possible(value: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// PEFT takes the first pattern that fits, in the order of the file; here a later one fits too and sorts before it.
+    #[test]
+    fn patterns_keep_the_order_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(CONFIG);
+        let ranks = r#""rank_pattern": {
+    "self_attn.q_proj": 2,
+    "q_proj": 8,
+    "a|k_proj": 3
+  }"#;
+        let text = format!(
+            r#"{{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], {ranks},
+                "alpha_pattern": {{"layers.0.self_attn.q_proj": 6, "a|q_proj": 16}}}}"#
+        );
+        std::fs::write(&path, &text).unwrap();
+        let mut config = read_config(&path).unwrap();
+        let ranks_read: Vec<usize> = config.rank_pattern.values().copied().collect();
+        assert_eq!(ranks_read, [2, 8, 3]);
+        let yaml = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<LoraConfig>(&yaml).unwrap(), config);
+        config.rank_pattern = [("self_attn.q_proj".into(), 2), ("q_proj".into(), 8)].into();
+        let layers = [0, 1].map(|index| format!("model.layers.{index}.self_attn.q_proj"));
+        let plan = config.plan(&layers).unwrap();
+        let plan: Vec<_> = plan.into_iter().flatten().collect();
+        // What PEFT's `get_pattern_key` gives: rank 2 for both, alpha 6 and 16.
+        assert_eq!((plan[0].rank, plan[0].scale), (2, 3.0));
+        assert_eq!((plan[1].rank, plan[1].scale), (2, 8.0));
+
+        let renamed = folder.path().join("renamed.json");
+        rename_base(&path, &renamed, "base").unwrap();
+        let renamed = std::fs::read_to_string(renamed).unwrap();
+        assert!(renamed.contains(ranks), "{renamed}");
+    }
 
     #[test]
     fn every_style_of_names_leads_to_ours() {

@@ -53,6 +53,9 @@ pub struct LlamaConfig {
     pub dtype: String,
 }
 
+/// Far more than any model has, and little enough that no product of two sizes overflows.
+const MOST: usize = 1 << 24;
+
 impl LlamaConfig {
     /// A small shape for training from scratch and for tests: SwiGLU about 8/3 as wide as the residual stream
     /// (Shazeer 2020), untied, 2048 positions, `rope_theta` 10 000.
@@ -102,6 +105,23 @@ impl LlamaConfig {
         if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(LlamaError::Config(format!(
                 "`{key}` is 0, wanted at least 1"
+            )));
+        }
+        let most = |key: &str| match key {
+            "num_hidden_layers" => 1 << 16,
+            "max_position_embeddings" => 1 << 30,
+            _ => MOST,
+        };
+        if let Some((key, size)) = sizes.iter().find(|(key, size)| *size > most(key)) {
+            return Err(LlamaError::Config(format!(
+                "`{key}` is {size}, wanted at most {}",
+                most(key)
+            )));
+        }
+        if self.num_attention_heads * self.head_dim > MOST {
+            return Err(LlamaError::Config(format!(
+                "`num_attention_heads` {} of `head_dim` {} are wider than {MOST}",
+                self.num_attention_heads, self.head_dim
             )));
         }
         let (heads, groups) = (self.num_attention_heads, self.num_key_value_heads);

@@ -112,6 +112,7 @@ struct File {
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     max_position_embeddings: usize,
+    #[serde(default = "rms_norm_eps")]
     rms_norm_eps: f64,
     rope_theta: Option<f64>,
     rope_scaling: Option<RopeParameters>,
@@ -155,6 +156,11 @@ fn llama() -> String {
     "llama".into()
 }
 
+/// transformers' default of both architectures.
+fn rms_norm_eps() -> f64 {
+    1e-6
+}
+
 fn silu() -> String {
     "silu".into()
 }
@@ -172,7 +178,8 @@ impl TryFrom<File> for LlamaConfig {
                 ));
             }
         };
-        if file.hidden_act != "silu" {
+        // Two names of one function.
+        if !["silu", "swish"].contains(&file.hidden_act.as_str()) {
             return Err(format!(
                 "`hidden_act` is `{}`, wanted `silu`",
                 file.hidden_act
@@ -225,7 +232,11 @@ impl TryFrom<File> for LlamaConfig {
             intermediate_size: file.intermediate_size,
             num_hidden_layers: file.num_hidden_layers,
             num_attention_heads: file.num_attention_heads,
-            num_key_value_heads: file.num_key_value_heads.unwrap_or(file.num_attention_heads),
+            num_key_value_heads: file.num_key_value_heads.unwrap_or(match architecture {
+                Architecture::Llama => file.num_attention_heads,
+                // transformers' default, whatever the number of heads.
+                Architecture::Qwen2 => 32,
+            }),
             head_dim: file
                 .head_dim
                 .unwrap_or(file.hidden_size / file.num_attention_heads),
@@ -326,6 +337,9 @@ mod tests {
             (config.rope_theta, config.dtype.as_str()),
             (10_000.0, "float16")
         );
+        let older = llama2("").replace(r#""silu""#, r#""swish""#);
+        let older = older.replace(r#""rms_norm_eps": 1e-05,"#, "");
+        assert_eq!(read(&older).unwrap().rms_norm_eps, 1e-6);
         let nested = r#", "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}, "num_key_value_heads": 8"#;
         let config = read(&llama2(nested)).unwrap();
         assert_eq!((config.rope_theta, config.num_key_value_heads), (5e5, 8));
@@ -395,6 +409,11 @@ mod tests {
             (r#", "num_key_value_heads": 5"#, "num_key_value_heads"),
             (r#", "head_dim": 7"#, "head_dim"),
             (r#", "head_dim": 0"#, "head_dim"),
+            (r#", "head_dim": 9223372036854775806"#, "head_dim"),
+            (
+                r#", "num_key_value_heads": 9223372036854775807"#,
+                "num_key_value_heads",
+            ),
         ] {
             let message = read(&llama2(extra)).unwrap_err().to_string();
             assert!(

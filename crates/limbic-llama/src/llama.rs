@@ -54,6 +54,38 @@ impl Merged {
 /// The output layer's matrix, in a checkpoint.
 const HEAD: &str = "lm_head.weight";
 
+/// The names of `LlamaForCausalLM`, of what may have been written of another class.
+fn of_causal_lm(checkpoint: Checkpoint, config: &LlamaConfig) -> Result<Checkpoint, LlamaError> {
+    // What training scripts write: the weights as one entry of a dictionary.
+    let wrapper = "state_dict.";
+    let is_wrapped = checkpoint.names().all(|name| name.starts_with(wrapper));
+    let checkpoint = match is_wrapped {
+        true => checkpoint.strip_prefix(wrapper)?,
+        false => checkpoint,
+    };
+    let place = checkpoint.path().display().to_string();
+    if checkpoint.shape("score.weight").is_some() {
+        return Err(LlamaError::Config(format!(
+            "{place}: the weights are those of a classifier (`LlamaForSequenceClassification` or Qwen2's), with `score` in \
+             place of `{HEAD}`; wanted a `..ForCausalLM`"
+        )));
+    }
+    if checkpoint.shape("embed_tokens.weight").is_none() {
+        return Ok(checkpoint);
+    }
+    if !config.tie_word_embeddings && checkpoint.shape(HEAD).is_none() {
+        return Err(LlamaError::Config(format!(
+            "{place}: the weights are those of a bare `LlamaModel` or `Qwen2Model`, without the output layer `{HEAD}`; \
+             wanted a `..ForCausalLM`"
+        )));
+    }
+    // A bare model whose output layer is the embedding table is whole.
+    Ok(checkpoint.rename(|name| match name {
+        HEAD => name.to_string(),
+        _ => format!("model.{name}"),
+    })?)
+}
+
 /// Compares a stored output layer with the embedding table that is to serve in its place.
 fn check_tied(checkpoint: &Checkpoint) -> Result<(), LlamaError> {
     let mut stored = checkpoint.clone();
@@ -118,8 +150,17 @@ impl Llama {
         device: &Device,
     ) -> Result<Self, LlamaError> {
         let config = LlamaConfig::read(&folder.join("config.json"))?;
-        let module = config.init(device);
-        Ok(Self::checkpoint(folder, &config)?.load(module, precision)?)
+        let checkpoint = Self::checkpoint(folder, &config)?;
+        // Before anything is built of that size.
+        let tensors = checkpoint.names().count();
+        if config.num_hidden_layers > tensors {
+            return Err(LlamaError::Config(format!(
+                "{}: `num_hidden_layers` is {}, but the checkpoint has {tensors} tensors in all",
+                folder.join("config.json").display(),
+                config.num_hidden_layers
+            )));
+        }
+        Ok(checkpoint.load(config.init(device), precision)?)
     }
 
     /// The weights of a Hugging Face folder, opened, without what a model of this `config` has no use for.
@@ -127,7 +168,7 @@ impl Llama {
         folder: &Path,
         config: &LlamaConfig,
     ) -> Result<Checkpoint, LlamaError> {
-        let mut checkpoint = Checkpoint::open(folder)?.ignore(
+        let mut checkpoint = of_causal_lm(Checkpoint::open(folder)?, config)?.ignore(
             |name| name.ends_with(".rotary_emb.inv_freq"),
             "published files of LLaMA 2 carry the rotary frequencies, which follow from config.json",
         );

@@ -3,12 +3,10 @@
 //! A setting that has no effect is an error here, where PEFT stays silent: a misspelt name would train something else
 //! than was asked for.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::LlamaError;
 use crate::targets::{Targets, block_indices, first_match, kinds, patterns, wrong};
+use crate::{InOrder, LlamaError};
 
 /// Which layers get an adapter, and of what kind. Names and meanings are PEFT's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,12 +38,13 @@ pub struct LoraConfig {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub layers_pattern: Vec<String>,
-    /// Ranks other than `r`, by the end of a layer's name or a regular expression for it; the first that fits counts.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub rank_pattern: BTreeMap<String, usize>,
+    /// Ranks other than `r`, by the end of a layer's name or a regular expression for it; the first that fits counts,
+    /// in the order in which they are written.
+    #[serde(default, skip_serializing_if = "InOrder::is_empty")]
+    pub rank_pattern: InOrder<usize>,
     /// Numerators other than `lora_alpha`, likewise.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub alpha_pattern: BTreeMap<String, f64>,
+    #[serde(default, skip_serializing_if = "InOrder::is_empty")]
+    pub alpha_pattern: InOrder<f64>,
     /// Scale by `lora_alpha / √r` instead of `lora_alpha / r` (Kalajdzievski 2023).
     #[serde(default)]
     pub use_rslora: bool,
@@ -73,8 +72,8 @@ impl LoraConfig {
             exclude_modules: None,
             layers_to_transform: Vec::new(),
             layers_pattern: Vec::new(),
-            rank_pattern: BTreeMap::new(),
-            alpha_pattern: BTreeMap::new(),
+            rank_pattern: InOrder::default(),
+            alpha_pattern: InOrder::default(),
             use_rslora: false,
             use_dora: false,
         }

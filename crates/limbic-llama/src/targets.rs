@@ -1,12 +1,11 @@
 //! Which layers are meant: names, ends of names and regular expressions, with PEFT's rules of matching.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use crate::LlamaError;
+use crate::{InOrder, LlamaError};
 
 /// A set of layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -124,14 +123,14 @@ pub(crate) fn block_indices(
 /// A pattern's regular expression and what it gives.
 pub(crate) type Pattern<T> = (Regex, T);
 
-/// The patterns of one setting in the order in which they are tried, that of PEFT's files.
+/// The patterns of one setting in the order in which they are tried, that of the file.
 pub(crate) fn patterns<T: Copy>(
     key: &str,
-    patterns: &BTreeMap<String, T>,
+    patterns: &InOrder<T>,
     adapted: &[&String],
 ) -> Result<Vec<Pattern<T>>, LlamaError> {
     let mut compiled = Vec::new();
-    for (pattern, value) in patterns {
+    for (pattern, value) in patterns.iter() {
         // PEFT's `get_pattern_key`.
         let regex = compile(key, &format!(r"\A(?:.*\.)?(?:{pattern})\z"), pattern)?;
         let mut fits = false;

@@ -272,3 +272,26 @@ fn export(name: &str, config: &LlamaConfig, lora: &LoraConfig, out: &Path) {
         .insert("logits".into(), NamedTensor { shape, values });
     expected.write(&out.join("expected.safetensors")).unwrap();
 }
+
+/// PEFT writes the adapted output layer's own weight along, as `base_layer`.
+#[test]
+fn a_copy_of_the_base_is_compared() {
+    let out = tempfile::tempdir().unwrap();
+    let written = out.path().join("adapter");
+    let lora = LoraConfig::new(2, 4.0, &["q_proj", "lm_head"]);
+    let llama = read("untied").with_lora(&lora, 3).unwrap();
+    write_adapter(&llama, &written, "some/base").unwrap();
+    let path = written.join("adapter_model.safetensors");
+    let mut weights = Weights::read(&path).unwrap();
+    let mut head = Weights::collect(&read("untied")).tensors["lm_head.weight"].clone();
+    let name = "base_model.model.lm_head.base_layer.weight";
+    weights.tensors.insert(name.into(), head.clone());
+    weights.write(&path).unwrap();
+    read_adapter(read("untied"), &written).unwrap();
+    head.values[7] += 1.0;
+    weights.tensors.insert(name.into(), head);
+    weights.write(&path).unwrap();
+    let error = read_adapter(read("untied"), &written).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("`lm_head.base_layer.weight`"), "{error}");
+}

@@ -102,3 +102,61 @@ fn a_missing_shard_is_named() {
         .to_string();
     assert!(message.contains(SHARD), "{message}");
 }
+
+/// A number that no machine has memory for is compared with the checkpoint before anything is built of it.
+#[test]
+fn more_layers_than_tensors_are_refused() {
+    for layers in ["60000", "1000000", "9223372036854775807"] {
+        let copy = tempfile::tempdir().unwrap();
+        let from = folder("untied");
+        let text = std::fs::read_to_string(from.join("config.json")).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        config["num_hidden_layers"] = serde_json::from_str(layers).unwrap();
+        std::fs::write(copy.path().join("config.json"), config.to_string()).unwrap();
+        let weights = "model.safetensors";
+        std::fs::copy(from.join(weights), copy.path().join(weights)).unwrap();
+        let error = Llama::read(copy.path(), &Device::flex()).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("`num_hidden_layers`") && error.contains("config.json"),
+            "{error}"
+        );
+    }
+}
+
+/// Writes the folder `name` again, its tensors named anew.
+fn renamed(name: &str, rename: impl Fn(&str) -> Option<String>) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let from = folder(name);
+    std::fs::copy(from.join("config.json"), copy.path().join("config.json")).unwrap();
+    let weights = Weights::read(&from.join("model.safetensors")).unwrap();
+    let tensors = weights.tensors.into_iter();
+    let tensors = tensors.filter_map(|(name, tensor)| Some((rename(&name)?, tensor)));
+    let weights = Weights {
+        tensors: tensors.collect(),
+    };
+    weights
+        .write(&copy.path().join("model.safetensors"))
+        .unwrap();
+    copy
+}
+
+#[test]
+fn other_classes_are_read_where_whole_and_named_otherwise() {
+    let open = |copy: &tempfile::TempDir| Llama::read(copy.path(), &Device::flex());
+    let bare = |name: &str| name.strip_prefix("model.").map(str::to_string);
+    let tied = Weights::collect(&open(&renamed("tied", bare)).unwrap());
+    assert_eq!(tied.tensors, Weights::collect(&read("tied")).tensors);
+    let wrapped = renamed("untied", |name| Some(format!("state_dict.{name}")));
+    let wrapped = Weights::collect(&open(&wrapped).unwrap());
+    assert_eq!(wrapped.tensors, Weights::collect(&read("untied")).tensors);
+
+    let error = open(&renamed("untied", bare)).unwrap_err().to_string();
+    assert!(error.contains("`LlamaModel`"), "{error}");
+    let classifier = renamed("untied", |name| Some(name.replace("lm_head", "score")));
+    let error = open(&classifier).unwrap_err().to_string();
+    assert!(
+        error.contains("`LlamaForSequenceClassification`"),
+        "{error}"
+    );
+}
