@@ -11,6 +11,10 @@ import json
 import math
 from pathlib import Path
 
+from environment import ensure
+
+ensure()
+
 import torch
 
 STEPS, RATES, SIZES = 10, [1e-2, 3e-4], [4, 3]

@@ -18,6 +18,10 @@ import sys
 import types
 from pathlib import Path
 
+from environment import ensure
+
+ensure()
+
 import numpy
 import torch
 from safetensors.torch import load_file, save_file

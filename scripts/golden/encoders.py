@@ -10,6 +10,10 @@ repository's root:
 
 import math
 
+from environment import ensure
+
+ensure()
+
 import numpy
 import torch
 from safetensors.torch import save_file

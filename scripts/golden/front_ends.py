@@ -5,6 +5,10 @@ Needs numpy, librosa and safetensors. Run from the repository's root:
     python scripts/golden/front_ends.py
 """
 
+from environment import ensure
+
+ensure()
+
 import librosa
 import numpy
 from safetensors.numpy import save_file

@@ -11,6 +11,10 @@ values under limbic's names.
 
 import pathlib
 
+from environment import ensure
+
+ensure()
+
 import peft
 import safetensors.torch
 import torch

@@ -21,6 +21,10 @@ import json
 import shutil
 from pathlib import Path
 
+from environment import ensure
+
+ensure()
+
 import numpy
 import peft
 import torch

@@ -10,6 +10,10 @@ Every loss is given as its sum, what the sum is divided by, and the gradient of 
 import json
 from pathlib import Path
 
+from environment import ensure
+
+ensure()
+
 import scipy.stats
 import torch
 import torch.nn.functional as F

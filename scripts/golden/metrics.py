@@ -14,6 +14,10 @@ import random
 import warnings
 from pathlib import Path
 
+from environment import ensure
+
+ensure()
+
 import numpy
 import sklearn
 from sklearn.metrics import (

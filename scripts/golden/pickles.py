@@ -13,6 +13,10 @@ import collections
 import os
 import pathlib
 
+from environment import ensure
+
+ensure()
+
 import numpy
 import safetensors.torch
 import torch

@@ -12,6 +12,10 @@ import json
 import math
 import os
 
+from environment import ensure
+
+ensure()
+
 import torch
 from einops import rearrange
 from safetensors.torch import save_file

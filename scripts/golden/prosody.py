@@ -6,6 +6,10 @@ Pitch, voicing and energy are librosa's; the count of syllables is written here 
     python scripts/golden/prosody.py
 """
 
+from environment import ensure
+
+ensure()
+
 import librosa
 import numpy
 from safetensors.numpy import save_file

@@ -14,6 +14,10 @@ import json
 import math
 from pathlib import Path
 
+from environment import ensure
+
+ensure()
+
 import peft
 import torch
 import torch.nn.functional as F

@@ -11,6 +11,10 @@ import sys
 import warnings
 from pathlib import Path
 
+from environment import ensure
+
+ensure()
+
 import peft
 import torch
 import transformers

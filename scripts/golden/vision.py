@@ -15,6 +15,10 @@ import math
 import shutil
 from pathlib import Path
 
+from environment import ensure
+
+ensure()
+
 import numpy
 import PIL
 import timm
