@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 use limbic_encoders::vision::{ImageProcessor, Picture, VisionModel};
 use limbic_encoders::{Encoder, EncoderConfig, Features, Keep, Media};
-use limbic_weights::Weights;
+use limbic_weights::{NamedTensor, Weights};
 use serde_json::Value;
 
 fn golden(name: &str) -> PathBuf {
@@ -237,4 +237,45 @@ fn what_a_recipe_declares_is_checked_against_the_weights() {
     }
     let message = encoder(&good, "absent").expect_err("no weights");
     assert!(message.contains("absent"), "{message}");
+}
+
+/// The names that transformers' classifiers and `Blip2ForImageTextRetrieval` add to the vision tower.
+#[test]
+fn heads_of_other_tasks_are_left_aside() {
+    for (folder, heads) in [
+        ("clip", &["classifier.weight", "classifier.bias"][..]),
+        ("siglip", &["classifier.weight", "classifier.bias"]),
+        (
+            "blip2_vision",
+            &[
+                "embeddings.word_embeddings.weight",
+                "embeddings.position_embeddings.weight",
+                "itm_head.weight",
+                "vision_projection.bias",
+                "text_projection.weight",
+            ],
+        ),
+    ] {
+        let copy = tempfile::tempdir().expect("a temporary folder");
+        std::fs::copy(
+            golden(folder).join("config.json"),
+            copy.path().join("config.json"),
+        )
+        .expect("a file");
+        let mut weights = Weights::read(&golden(folder)).expect("golden weights");
+        let mut write = |name: &str| {
+            let head = NamedTensor {
+                shape: vec![1],
+                values: vec![0.5],
+            };
+            weights.tensors.insert(name.into(), head);
+            weights
+                .write(&copy.path().join("model.safetensors"))
+                .expect("a writable folder");
+        };
+        heads.iter().for_each(|head| write(head));
+        read(copy.path());
+        write("another.weight");
+        assert!(VisionModel::read(copy.path(), &Device::flex()).is_err());
+    }
 }

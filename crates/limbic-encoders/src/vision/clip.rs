@@ -137,6 +137,10 @@ fn named(checkpoint: Checkpoint) -> Result<Checkpoint, limbic_weights::WeightsEr
             "the text tower and its scale are not part of the vision tower",
         )
         .ignore(
+            |name| name.starts_with("classifier."),
+            "the head of a classifier, which follows the vision tower",
+        )
+        .ignore(
             |name| name.ends_with("position_ids"),
             "a buffer that counts positions, which is computed",
         )

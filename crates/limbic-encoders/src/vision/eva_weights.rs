@@ -79,11 +79,16 @@ impl EvaConfig {
                             "language_model.",
                             "language_projection.",
                             "query_tokens",
+                            "embeddings.word_embeddings",
+                            "embeddings.position_embeddings",
+                            "itm_head.",
+                            "vision_projection.",
+                            "text_projection.",
                         ]
                         .iter()
                         .any(|part| name.starts_with(part))
                     },
-                    "the Q-Former and the language model are not part of the vision encoder",
+                    "the Q-Former, its text and heads, and the language model are not part of the vision encoder",
                 )
                 .strip_prefix("vision_model.")?
                 .rename(eva_name)?;
