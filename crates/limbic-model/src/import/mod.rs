@@ -78,8 +78,8 @@ impl Published {
         let opened = opened
             .ignore(is_buffer, "follows from the model's configuration")
             .ignore(
-                is_of_encoder,
-                "buffers of frozen encoders, which have files of their own",
+                is_encoder_buffer,
+                "buffers of frozen encoders, which follow from their configuration",
             )
             .rename(|name| names.ours(name))?;
         let wanted = |name: &str| match Part::of(name) {
@@ -126,10 +126,41 @@ fn is_buffer(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".position_ids")
 }
 
-fn is_of_encoder(name: &str) -> bool {
-    ["visual_encoder.", "acoustic_encoder.", "audio_encoder."]
-        .iter()
-        .any(|encoder| name.starts_with(encoder))
+/// What PyTorch saves of an encoder whose parameters are frozen, and so left out. Other tensors of an encoder were trained,
+/// and are unexpected.
+fn is_encoder_buffer(name: &str) -> bool {
+    let encoders = ["visual_encoder.", "acoustic_encoder.", "audio_encoder."];
+    let buffers = [
+        "relative_position_index",
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+        "inv_freq",
+        "position_ids",
+        "buffer",
+        "mean",
+        "std",
+    ];
+    let last = name.rsplit('.').next().unwrap_or(name);
+    encoders.iter().any(|encoder| name.starts_with(encoder)) && buffers.contains(&last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trained_encoders_are_not_taken_for_buffers() {
+        assert!(is_encoder_buffer(
+            "visual_encoder.blocks.0.attn.relative_position_index"
+        ));
+        for trained in [
+            "visual_encoder.blocks.0.attn.qkv.weight",
+            "acoustic_encoder.proj.bias",
+        ] {
+            assert!(!is_encoder_buffer(trained), "{trained}");
+        }
+    }
 }
 
 /// Lists the parameters that are around the decoder and not wanted.
