@@ -38,7 +38,8 @@ impl Picture {
             Pixel::RGB24,
             width,
             height,
-            Flags::BILINEAR,
+            // Without these, colour at half the resolution is repeated rather than interpolated.
+            Flags::BILINEAR | Flags::FULL_CHR_H_INT | Flags::FULL_CHR_H_INP | Flags::ACCURATE_RND,
         )?;
         let mut rgb = Video::empty();
         converter.run(frame, &mut rgb)?;
