@@ -145,24 +145,6 @@ fn is_encoder_buffer(name: &str) -> bool {
     encoders.iter().any(|encoder| name.starts_with(encoder)) && buffers.contains(&last)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trained_encoders_are_not_taken_for_buffers() {
-        assert!(is_encoder_buffer(
-            "visual_encoder.blocks.0.attn.relative_position_index"
-        ));
-        for trained in [
-            "visual_encoder.blocks.0.attn.qkv.weight",
-            "acoustic_encoder.proj.bias",
-        ] {
-            assert!(!is_encoder_buffer(trained), "{trained}");
-        }
-    }
-}
-
 /// Lists the parameters that are around the decoder and not wanted.
 struct Left<F> {
     path: ModulePath,
@@ -183,6 +165,24 @@ impl<F: Fn(&str) -> bool> ModuleVisitor for Left<F> {
         let name = self.path.name();
         if Part::of(&name) != Some(Part::Decoder) && !(self.wanted)(&name) {
             self.names.push(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trained_encoders_are_not_taken_for_buffers() {
+        assert!(is_encoder_buffer(
+            "visual_encoder.blocks.0.attn.relative_position_index"
+        ));
+        for trained in [
+            "visual_encoder.blocks.0.attn.qkv.weight",
+            "acoustic_encoder.proj.bias",
+        ] {
+            assert!(!is_encoder_buffer(trained), "{trained}");
         }
     }
 }
