@@ -21,6 +21,7 @@ mod bert_qformer;
 mod blip2;
 mod encoder;
 mod error;
+mod folder;
 mod frame_pool;
 mod fusion;
 mod hidden_states;

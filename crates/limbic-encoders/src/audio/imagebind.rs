@@ -11,10 +11,10 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use limbic_weights::{Checkpoint, WeightsError};
 
+use super::AudioInput;
 use super::fbank::FilterBank;
 use super::imagebind_block::Block;
 use super::imagebind_config::ImageBindConfig;
-use super::{AudioInput, folder};
 use crate::{EncoderError, HiddenStates, Keep};
 
 pub(crate) const KIND: &str = "imagebind";
@@ -35,12 +35,12 @@ impl ImageBind {
     pub(crate) fn read(path: &Path, device: &Device) -> Result<Self, EncoderError> {
         let described = path.join("config.json");
         let config = if described.is_file() {
-            folder::parse(&described, folder::read(&described)?)?
+            crate::folder::parse(&described, crate::folder::read(&described)?)?
         } else {
             ImageBindConfig::default()
         };
         if let Some(problem) = config.problem() {
-            return Err(folder::refuse(&described, problem));
+            return Err(crate::folder::refuse(&described, problem));
         }
         let module = load(path, &config, device).map_err(|source| EncoderError::Weights {
             kind: KIND,

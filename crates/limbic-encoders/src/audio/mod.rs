@@ -3,8 +3,7 @@
 mod attention;
 mod conv_stem;
 mod fbank;
-mod feature_extractor;
-mod folder;
+pub(crate) mod feature_extractor;
 mod hidden_choice;
 mod imagebind;
 mod imagebind_block;
@@ -115,13 +114,13 @@ impl AudioModel {
     /// A missing or unreadable file, a kind or an option that is not supported, weights that do not fit.
     pub fn read(path: &Path, device: &Device) -> Result<Self, EncoderError> {
         let described = path.join("config.json");
-        let config = folder::read(&described)?;
+        let config = crate::folder::read(&described)?;
         let name = config["model_type"].as_str().unwrap_or_default();
         let Some(architecture) = AudioArchitecture::of(name) else {
             let names = AudioArchitecture::ALL
                 .map(AudioArchitecture::name)
                 .join(", ");
-            return Err(folder::refuse(
+            return Err(crate::folder::refuse(
                 &described,
                 format!("`model_type` is `{name}`, wanted one of {names}"),
             ));
@@ -270,9 +269,9 @@ impl AudioModel {
 /// `config.json` of a folder that shall hold that kind.
 fn described_as(architecture: AudioArchitecture, folder: &Path) -> Result<Value, EncoderError> {
     let described = folder.join("config.json");
-    let config = folder::read(&described)?;
+    let config = crate::folder::read(&described)?;
     match config["model_type"].as_str() {
-        Some(name) if name != architecture.name() => Err(folder::refuse(
+        Some(name) if name != architecture.name() => Err(crate::folder::refuse(
             &described,
             format!(
                 "`model_type` is `{name}`, wanted `{}` as asked for",

@@ -10,12 +10,12 @@ use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use limbic_weights::{Checkpoint, WeightsError};
 use serde_json::Value;
 
+use super::AudioInput;
 use super::conv_stem::ConvStem;
 use super::feature_extractor::FeatureExtractor;
 use super::positional_conv::fold_weight_norm;
 use super::speech_layer::SpeechEncoder;
 use super::wav2vec2_config::Wav2Vec2Config;
-use super::{AudioInput, folder};
 use crate::transformer::{layer_norm, linear};
 use crate::{EncoderError, HiddenStates, Keep};
 
@@ -31,9 +31,9 @@ pub struct Wav2Vec2 {
 impl Wav2Vec2 {
     pub(crate) fn read(path: &Path, config: Value, device: &Device) -> Result<Self, EncoderError> {
         let described = path.join("config.json");
-        let config: Wav2Vec2Config = folder::parse(&described, config)?;
+        let config: Wav2Vec2Config = crate::folder::parse(&described, config)?;
         if let Some(problem) = config.problem() {
-            return Err(folder::refuse(&described, problem));
+            return Err(crate::folder::refuse(&described, problem));
         }
         let kind = config.model_type.name();
         let module = load(path, &config, device).map_err(|source| EncoderError::Weights {
@@ -42,7 +42,7 @@ impl Wav2Vec2 {
             source,
         })?;
         Ok(Self {
-            extractor: folder::read_preprocessor(path)?,
+            extractor: crate::folder::read_preprocessor(path)?,
             config,
             module,
             device: device.clone(),

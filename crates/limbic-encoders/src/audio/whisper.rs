@@ -12,9 +12,9 @@ use limbic_weights::{Checkpoint, WeightsError};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::AudioInput;
 use super::attention::{Activation, Attention};
 use super::whisper_mel::{WhisperMel, WhisperMelConfig};
-use super::{AudioInput, folder};
 use crate::transformer::{layer_norm, linear};
 use crate::{EncoderError, HiddenStates, Keep};
 
@@ -107,11 +107,11 @@ pub struct Whisper {
 impl Whisper {
     pub(crate) fn read(path: &Path, config: Value, device: &Device) -> Result<Self, EncoderError> {
         let described = path.join("config.json");
-        let config: WhisperConfig = folder::parse(&described, config)?;
+        let config: WhisperConfig = crate::folder::parse(&described, config)?;
         if let Some(problem) = config.problem() {
-            return Err(folder::refuse(&described, problem));
+            return Err(crate::folder::refuse(&described, problem));
         }
-        let mel: WhisperMelConfig = folder::read_preprocessor(path)?
+        let mel: WhisperMelConfig = crate::folder::read_preprocessor(path)?
             .unwrap_or_else(|| WhisperMelConfig::with_bands(config.num_mel_bins));
         let module = load(path, &config, device).map_err(|source| EncoderError::Weights {
             kind: KIND,
@@ -141,7 +141,7 @@ impl Whisper {
             [self.config.num_mel_bins, self.config.frames()],
         );
         if made != wanted {
-            return Err(folder::refuse(
+            return Err(crate::folder::refuse(
                 &self.folder,
                 format!(
                     "the front end makes {} bands and {} frames, wanted {} and {} as `num_mel_bins` and `max_source_positions` of `config.json` say; mend `preprocessor_config.json`, or give `input_features`",

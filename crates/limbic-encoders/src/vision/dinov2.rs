@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::dinov2_layer::Layer;
 use super::interpolation::{self, Cubic};
 use super::layer::{Activation, run};
-use super::model_config::{Sizes, refuse};
+use super::model_config::Sizes;
 use super::patch_embedding::PatchConv;
 use super::{VisionSizes, weights_error};
+use crate::folder::refuse;
 use crate::transformer::layer_norm;
 use crate::{EncoderError, HiddenStates, Keep};
 

@@ -5,9 +5,10 @@ use limbic_weights::{Checkpoint, NamedTensor, WeightsError};
 
 use super::interpolation::{self, Cubic};
 use super::layer::Activation;
-use super::model_config::{Sizes, refuse};
+use super::model_config::Sizes;
 use super::{Eva, EvaConfig, LnVision, names, weights_error};
 use crate::EncoderError;
+use crate::folder::refuse;
 
 impl EvaConfig {
     /// The transformer with the values of a checkpoint in the layout of `eva_vit_g.pth`, its position embedding brought

@@ -10,9 +10,10 @@ use limbic_weights::{Checkpoint, WeightsError};
 use serde::{Deserialize, Serialize};
 
 use super::layer::{Activation, run};
-use super::model_config::{Sizes, refuse};
+use super::model_config::Sizes;
 use super::patch_embedding::PatchConv;
 use super::{VisionSizes, names, weights_error};
+use crate::folder::refuse;
 use crate::transformer::{Block, BlockConfig, layer_norm};
 use crate::{EncoderError, HiddenStates, Keep};
 

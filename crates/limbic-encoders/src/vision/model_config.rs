@@ -6,19 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::EncoderError;
-
-pub(super) fn refuse(path: &Path, problem: impl Into<String>) -> EncoderError {
-    EncoderError::Pretrained {
-        path: path.to_path_buf(),
-        problem: problem.into(),
-    }
-}
-
-/// A JSON file as a value.
-pub(super) fn read_json(path: &Path) -> Result<Value, EncoderError> {
-    let text = std::fs::read_to_string(path).map_err(|error| refuse(path, error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| refuse(path, format!("not readable JSON: {error}")))
-}
+use crate::folder::refuse;
 
 /// The part of a `config.json` that describes the vision tower: `vision_config` where a model has other towers, else all
 /// of it. An absent or `null` one leaves every key at its default, and CLIP's older `vision_config_dict` replaces all that
@@ -35,7 +23,7 @@ pub(super) fn vision_part(value: &Value) -> Value {
 
 /// `value` as a config; keys that the config does not know are of no concern to it.
 pub(super) fn parse<T: DeserializeOwned>(value: &Value, path: &Path) -> Result<T, EncoderError> {
-    serde_json::from_value(value.clone()).map_err(|error| refuse(path, error.to_string()))
+    crate::folder::parse(path, value.clone())
 }
 
 /// Sizes that must fit each other in every vision transformer.

@@ -6,9 +6,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::image_processor::{ImageProcessor, Normalisation, Size};
-use super::model_config::{parse, read_json, refuse};
+use super::model_config::parse;
 use super::resize::Filter;
 use crate::EncoderError;
+use crate::folder::{read, refuse};
 
 /// The keys as they stand in the file; the `do_*` that are absent are true in every processor read here.
 #[derive(Debug, Deserialize)]
@@ -106,7 +107,7 @@ impl ImageProcessor {
             if !path.is_file() {
                 continue;
             }
-            let value = read_json(&path)?;
+            let value = read(&path)?;
             let nested = value
                 .get("image_processor")
                 .or_else(|| value.get("video_processor"));

@@ -10,10 +10,11 @@ use limbic_weights::{Checkpoint, WeightsError};
 use serde::{Deserialize, Serialize};
 
 use super::layer::{Activation, run};
-use super::model_config::{Sizes, refuse};
+use super::model_config::Sizes;
 use super::patch_embedding::TubeletConv;
 use super::qv_block::QvBlock;
 use super::{VisionSizes, names, weights_error};
+use crate::folder::refuse;
 use crate::transformer::{BlockConfig, layer_norm};
 use crate::{EncoderError, HiddenStates, Keep};
 

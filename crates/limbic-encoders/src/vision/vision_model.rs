@@ -6,11 +6,12 @@ use burn::tensor::{Device, Tensor, TensorData};
 use limbic_weights::Checkpoint;
 
 use super::kind::{CheckpointFile, VisionKind, VisionSizes};
-use super::model_config::{parse, read_json, refuse, vision_part};
+use super::model_config::{parse, vision_part};
 use super::{
     Clip, ClipConfig, Dinov2, Dinov2Config, Eva, EvaConfig, ImageProcessor, Mae, MaeConfig,
     Picture, Siglip, SiglipConfig, VideoMae, VideoMaeConfig, weights_error,
 };
+use crate::folder::{read, refuse};
 use crate::{EncoderError, HiddenStates, Keep};
 
 /// What a vision encoder reads.
@@ -68,7 +69,7 @@ impl VisionModel {
     /// A folder whose `config.json` is absent, damaged or of another architecture; weights that do not fit.
     pub fn read(path: &Path, device: &Device) -> Result<Self, EncoderError> {
         let file = path.join("config.json");
-        let value = read_json(&file)?;
+        let value = read(&file)?;
         let device = &device.clone().without_autodiff();
         let open = |kind| Checkpoint::open(path).map_err(weights_error(kind, path));
         let vision = &vision_part(&value);

@@ -30,8 +30,19 @@ pub(crate) fn read(path: &Path) -> Result<Value, EncoderError> {
 /// Takes from `value`, read from `path`, what a model's config wants; other keys are about training, or heads.
 ///
 /// # Errors
-/// A key that is missing or holds another type, with its name.
+/// A key that is missing or holds another type, with its name; more layers than any model has, which would be built
+/// before the weights could contradict.
 pub(crate) fn parse<T: DeserializeOwned>(path: &Path, value: Value) -> Result<T, EncoderError> {
+    const MOST_LAYERS: u64 = 1024;
+    for key in ["num_hidden_layers", "encoder_layers"] {
+        let layers = value.get(key).and_then(Value::as_u64);
+        if let Some(layers) = layers.filter(|layers| *layers > MOST_LAYERS) {
+            return Err(refuse(
+                path,
+                format!("key `{key}`: got {layers}, wanted at most {MOST_LAYERS}"),
+            ));
+        }
+    }
     serde_json::from_value(value).map_err(|error| refuse(path, error.to_string()))
 }
 
@@ -84,5 +95,21 @@ mod tests {
         write("preprocessor_config.json", r#"{"sampling_rate": "high"}"#);
         let error = read().expect_err("no number");
         assert!(error.contains("preprocessor_config.json"), "{error}");
+    }
+
+    #[test]
+    fn a_depth_that_no_model_has_is_refused_by_its_key() {
+        let path = Path::new("config.json");
+        for key in ["num_hidden_layers", "encoder_layers"] {
+            let config = serde_json::json!({ key: u64::MAX });
+            let error = parse::<Value>(path, config)
+                .expect_err("absurd")
+                .to_string();
+            assert!(
+                error.contains(key) && error.contains("config.json"),
+                "{error}"
+            );
+        }
+        assert!(parse::<Value>(path, serde_json::json!({"num_hidden_layers": 48})).is_ok());
     }
 }
