@@ -2,13 +2,26 @@
 //!
 //! Letters: B rows, L new slots, T slots seen, D width, H query heads, K key-value heads, E head width. Query head
 //! `h` reads key-value head `h / (H / K)`, as Hugging Face's `repeat_kv` has it.
+//!
+//! Queries of long inputs are taken in chunks of [`QUERY_CHUNK`], each of which reads the keys up to its own end, so that
+//! no L·T scores a head stand in memory at once; packed samples are attended to one by one. On a tape each chunk keeps
+//! two numbers for each query and key it looks at, of the softmax: L² a head in all where one product of all would keep
+//! 2·L². Who cannot spare them recomputes blocks, and has them for one block at a time.
+//!
+//! burn's own `attention` is not called even where nothing is tracked. Its flash kernels multiply halves on GPU and want
+//! keys repeated for each query head, and under autodiff it stores all scores; and a block that is replayed for its
+//! gradient must compute what it did the first time.
 
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 
 use crate::cache::LayerCache;
-use crate::{Context, LlamaConfig, LoraLinear};
+use crate::{Context, LlamaConfig, LoraLinear, Padding};
+
+/// Most queries whose scores stand in memory at once: half a gigabyte for 32 heads over 8192 keys. Samples up to the
+/// default of `data.max_tokens` are one product.
+pub(crate) const QUERY_CHUNK: usize = 512;
 
 /// Causal self-attention of one block.
 #[derive(Module, Debug)]
@@ -60,41 +73,12 @@ impl Attention {
             None => (key, value),
         };
 
-        let attended = self.attend(query, key, value, context.mask.as_ref());
-        self.o_proj.forward(attended, context.dropout)
-    }
-
-    /// `softmax(q kᵀ / √E + mask) v`
-    ///
-    /// The query heads of a group are stacked along the slots, `[B, K, (H/K)·L, E]`, so that each group is one
-    /// product and keys and values are never repeated.
-    ///
-    /// # Shapes
-    /// `[B, H, L, E]`, `[B, K, T, E]`, `[B, K, T, E]` to `[B, L, H·E]`.
-    fn attend(
-        &self,
-        query: Tensor<4>,
-        key: Tensor<4>,
-        value: Tensor<4>,
-        mask: Option<&Tensor<4>>,
-    ) -> Tensor<3> {
-        let [rows, heads, slots, width] = query.dims();
-        let [_, groups, seen, _] = key.dims();
-        let stacked = heads / groups * slots;
-
-        let query = query.reshape([rows, groups, stacked, width]) * (width as f64).powf(-0.5);
-        let mut scores = query
-            .matmul(key.swap_dims(2, 3))
-            .reshape([rows, heads, slots, seen]);
-        if let Some(mask) = mask {
-            scores = scores + mask.clone();
-        }
-        softmax(scores, 3)
-            .reshape([rows, groups, stacked, seen])
-            .matmul(value)
-            .reshape([rows, heads, slots, width])
+        let attended = attend(query, key, value, context);
+        let [rows, heads, slots, width] = attended.dims();
+        let attended = attended
             .swap_dims(1, 2)
-            .reshape([rows, slots, heads * width])
+            .reshape([rows, slots, heads * width]);
+        self.o_proj.forward(attended, context.dropout)
     }
 
     /// `[B, L, N·E]` to `[B, N, L, E]`.
@@ -103,4 +87,92 @@ impl Attention {
         x.reshape([rows, slots, width / self.head_dim, self.head_dim])
             .swap_dims(1, 2)
     }
+}
+
+/// Each sample attends to itself.
+///
+/// # Shapes
+/// `[B, H, L, E]`, `[B, K, T, E]`, `[B, K, T, E]` to `[B, H, L, E]`.
+fn attend(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, context: &Context) -> Tensor<4> {
+    let Padding::Packed(lengths) = &context.padding else {
+        return attend_in_chunks(query, key, value, context, QUERY_CHUNK);
+    };
+    let [query, key, value] = [query, key, value].map(|x| split(x, lengths));
+    let samples = query.into_iter().zip(key.into_iter().zip(value));
+    let attended = samples
+        .map(|(query, (key, value))| attend_in_chunks(query, key, value, context, QUERY_CHUNK));
+    Tensor::cat(attended.collect(), 2)
+}
+
+/// One sample, or rows of one each.
+fn attend_in_chunks(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    context: &Context,
+    chunk: usize,
+) -> Tensor<4> {
+    let (slots, seen) = (query.dims()[2], key.dims()[2]);
+    let past = seen - slots;
+    if slots <= chunk {
+        return attend_chunk(query, key, value, context.mask(past..seen));
+    }
+    let lengths: Vec<usize> = (0..slots)
+        .step_by(chunk)
+        .map(|first| chunk.min(slots - first))
+        .collect();
+    let mut end = past;
+    let chunks = split(query, &lengths)
+        .into_iter()
+        .zip(&lengths)
+        .map(|(query, length)| {
+            let queries = end..end + length;
+            end = queries.end;
+            let visible = match context.padding {
+                Padding::BothWays(_) => seen,
+                _ => end,
+            };
+            let [key, value] = [&key, &value].map(|x| x.clone().slice_dim(2, 0..visible));
+            attend_chunk(query, key, value, context.mask(queries))
+        });
+    Tensor::cat(chunks.collect(), 2)
+}
+
+/// `softmax(q kᵀ / √E + mask) v`
+///
+/// The query heads of a group are stacked along the slots, `[B, K, (H/K)·L, E]`, so that each group is one
+/// product and keys and values are never repeated.
+fn attend_chunk(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    mask: Option<Tensor<4>>,
+) -> Tensor<4> {
+    let [rows, heads, slots, width] = query.dims();
+    let [_, groups, seen, _] = key.dims();
+    let stacked = heads / groups * slots;
+
+    let query = query.reshape([rows, groups, stacked, width]) * (width as f64).powf(-0.5);
+    let mut scores = query
+        .matmul(key.swap_dims(2, 3))
+        .reshape([rows, heads, slots, seen]);
+    if let Some(mask) = mask {
+        scores = scores + mask;
+    }
+    softmax(scores, 3)
+        .reshape([rows, groups, stacked, seen])
+        .matmul(value)
+        .reshape([rows, heads, slots, width])
+}
+
+/// Cuts the slots into stretches of `lengths`, by halves: the gradient of each slice is as large as what it was cut from.
+fn split(x: Tensor<4>, lengths: &[usize]) -> Vec<Tensor<4>> {
+    if lengths.len() <= 1 {
+        return vec![x];
+    }
+    let (first, second) = lengths.split_at(lengths.len() / 2);
+    let (middle, end) = (first.iter().sum::<usize>(), lengths.iter().sum::<usize>());
+    let mut parts = split(x.clone().slice_dim(2, 0..middle), first);
+    parts.extend(split(x.slice_dim(2, middle..end), second));
+    parts
 }

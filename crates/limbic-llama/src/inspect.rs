@@ -73,6 +73,14 @@ impl Llama {
                 rows.len(),
                 pads.len()
             )),
+            Padding::Packed(lengths)
+                if rows.len() != 1 || lengths.iter().sum::<usize>() != slots =>
+            {
+                wrong(format!(
+                    "{} rows of {slots} slots, but packed samples of {lengths:?} slots, which are one row",
+                    rows.len()
+                ))
+            }
             _ => Ok(slots),
         }
     }
