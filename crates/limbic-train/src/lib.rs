@@ -10,6 +10,7 @@
 //! optimizer's two moments; [`Checkpoint`] holds them.
 
 mod assembly;
+mod batching;
 mod blueprint;
 mod checkpoint;
 mod dataset;
@@ -25,6 +26,7 @@ mod losses;
 mod model_recipe;
 mod objectives;
 mod optimizer;
+mod order;
 mod reading;
 mod recipe;
 mod reduce;
@@ -40,6 +42,7 @@ mod trainer;
 #[cfg(test)]
 mod tests;
 
+pub use batching::Shards;
 pub use checkpoint::{Best, Checkpoint, Checkpoints, Progress};
 pub use dataset::{Dataset, Drawn, Dropped, Questions, Sample};
 pub use error::RunError;
