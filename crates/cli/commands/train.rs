@@ -18,6 +18,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     }
     let start = Start {
         devices: &devices,
+        calibrates: args.devices == "cpu",
         restart: args.restart,
         stop: &stop,
         say: &|line| eprintln!("{line}"),

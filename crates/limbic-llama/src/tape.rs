@@ -119,7 +119,8 @@ impl Tape {
                 Stack::Fused(fused) => fused.backward(slope, wants_input, &mut slopes),
                 Stack::Replayed(replayed) => replayed.backward(slope, wants_input, &mut slopes),
             };
-            pulls.extend(at_input.map(|slope| (input * slope).sum()));
+            let shape = input.dims();
+            pulls.extend(at_input.map(|slope| (input * slope.reshape(shape)).sum()));
         }
         slopes.tapes.push(last);
         // One call: inputs of several passes came from one tape.

@@ -108,7 +108,7 @@ impl Evaluator<'_> {
             let (drawn, masked): (&[Drawn], &[Option<MaskedCaption>]) =
                 (&drawn[range.clone()], &masked[range]);
             let batch = ShardBatch::new(drawn, masked, &terms, objectives, Layout::Padded, device);
-            let reading = batch.read(model, None);
+            let reading = batch.read(model, None, None);
             let scale = reading.log_scale.clone();
             let gathered = Gathered::of(&reading, &home);
             let mut sums = LossSums::default();

@@ -123,7 +123,7 @@ fn gradients_are_those_of_finite_differences() {
     let flat = trainables.gather(model);
     let tracked = trainables.scatter_tracked(model.clone(), &flat);
     let backward = loss(&tracked, &fixture, &[0, 1], true).backward();
-    let gradients = host(trainables.gradients(&tracked, &backward).0);
+    let gradients = host(trainables.gradients(&tracked, &backward.into()).0);
     let values = host(flat);
     let at = |index: usize, shift: f32| {
         let mut values = values.clone();
@@ -169,7 +169,7 @@ fn what_takes_no_part_in_the_loss_has_zeros() {
     let trainables = Trainables::of(model, &ALL_PARTS);
     let tracked = trainables.scatter_tracked(model.clone(), &trainables.gather(model));
     let backward = loss(&tracked, &fixture, &[1], false).backward();
-    let (gradients, took_part) = trainables.gradients(&tracked, &backward);
+    let (gradients, took_part) = trainables.gradients(&tracked, &backward.into());
     let gradients = host(gradients);
     for ((name, part, range), took_part) in trainables.parameters().zip(took_part) {
         if name.starts_with("projectors.1.") || name.starts_with("head.") {
