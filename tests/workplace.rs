@@ -78,6 +78,15 @@ impl Workplace {
         workplace
     }
 
+    /// With clips in `data/`, and the shipped recipes beside what they name.
+    pub(crate) fn with_recipes() -> Self {
+        let workplace = Self::new();
+        for folder in ["configs", "recipes"] {
+            copy(&root().join(folder), &workplace.path(folder));
+        }
+        workplace
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
