@@ -216,7 +216,7 @@ run: {{ log_every: 1, save_every: 5 }}
     )
 }
 
-/// Adapters with dropout, projectors and a head on the frozen decoder of `runs/stage1`.
+/// Adapters with dropout, projectors and a head on the frozen decoder of `runs/stage1`, samples grouped by length.
 pub(crate) fn stage2(steps: u64) -> String {
     let root = root().display();
     format!(
@@ -234,6 +234,7 @@ train:
   steps: {steps}
   batch_size: 4
   accumulate: 2
+  batching: grouped
   learning_rate: {{ lora: 2.0e-3, projectors: 1.0e-3, fusions: 1.0e-3, head: 2.0e-3 }}
   warmup: 3
   loss: {{ class_weight: 0.5 }}
