@@ -129,23 +129,47 @@ impl Dropout {
         probability: f64,
         site: &str,
     ) -> Tensor<D> {
-        let Some(key) = self.key.filter(|_| probability > 0.0) else {
+        let shape = x.dims();
+        let width = shape[D - 1];
+        let rows = 0..shape[..D - 1].iter().product();
+        let Some(mask) = self.mask(probability, site, width, rows) else {
             return x;
         };
-        let rng = key.site(site);
+        let mask = TensorData::new(mask, shape);
+        let device = x.device().without_autodiff();
+        x * Tensor::from_data(mask, &device)
+    }
+
+    /// What the elements of some rows are multiplied by; `None` where all of them are kept.
+    pub(crate) fn mask(
+        self,
+        probability: f64,
+        site: &str,
+        width: usize,
+        rows: impl Iterator<Item = usize>,
+    ) -> Option<Vec<f32>> {
+        let rng = self.key.filter(|_| probability > 0.0)?.site(site);
         let threshold = (probability * f64::from(u32::MAX)) as u32;
         let scale = (1.0 / (1.0 - probability)) as f32;
         let keep = |bits: u32| if bits < threshold { 0.0 } else { scale };
-        let count = x.shape().num_elements();
-        // Two decisions per draw.
-        let draws = (0..count.div_ceil(2) as u64).map(|i| rng.bits(i));
-        let mut mask: Vec<f32> = draws
-            .flat_map(|bits| [keep(bits as u32), keep((bits >> 32) as u32)])
-            .collect();
-        mask.truncate(count);
-        let data = TensorData::new(mask, x.dims());
-        let mask = Tensor::from_data(data, &x.device().without_autodiff());
-        x * mask
+        let mut mask = Vec::new();
+        for row in rows {
+            // Two decisions per draw.
+            let (first, end) = ((row * width) as u64, ((row + 1) * width) as u64);
+            let mut element = first;
+            while element < end {
+                let bits = rng.bits(element / 2);
+                if element % 2 == 0 {
+                    mask.push(keep(bits as u32));
+                    element += 1;
+                }
+                if element < end {
+                    mask.push(keep((bits >> 32) as u32));
+                    element += 1;
+                }
+            }
+        }
+        Some(mask)
     }
 }
 

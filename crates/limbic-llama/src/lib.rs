@@ -20,6 +20,11 @@ mod config;
 mod context;
 mod error;
 mod file;
+#[cfg(feature = "flex")]
+mod fused;
+#[cfg(not(feature = "flex"))]
+#[path = "fused_absent.rs"]
+mod fused;
 mod generate;
 mod hugging_face;
 mod in_order;
@@ -32,7 +37,9 @@ mod merge;
 mod norm;
 mod rope;
 mod rope_keys;
+mod tape;
 mod targets;
+mod token_loss;
 
 pub use adapter::{
     adapter_tensor_name, read_adapter, read_config as read_adapter_config, rename_base,
@@ -53,4 +60,5 @@ pub use lora_config::LoraConfig;
 pub use merge::{MergeOptions, MergeReport, decoder_digest, write_merged};
 pub use norm::RmsNorm;
 pub use rope::RopeScaling;
+pub use tape::{Pass, Recompute, Slopes, Tape};
 pub use targets::Targets;
