@@ -16,6 +16,8 @@ mod finished;
 mod guards;
 /// Clips that are damaged, empty, no media, or silent.
 mod media;
+/// How much of what is computed is padding.
+mod padding;
 /// Published models run by themselves.
 mod probe;
 /// Interrupted, resumed, and run by other numbers of devices.

@@ -78,6 +78,15 @@ impl Workplace {
         workplace
     }
 
+    /// With clips in `data/`, and the shipped recipes beside what they name.
+    pub(crate) fn with_recipes() -> Self {
+        let workplace = Self::new();
+        for folder in ["configs", "recipes"] {
+            copy(&root().join(folder), &workplace.path(folder));
+        }
+        workplace
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -207,7 +216,7 @@ run: {{ log_every: 1, save_every: 5 }}
     )
 }
 
-/// Adapters with dropout, projectors and a head on the frozen decoder of `runs/stage1`.
+/// Adapters with dropout, projectors and a head on the frozen decoder of `runs/stage1`, samples grouped by length.
 pub(crate) fn stage2(steps: u64) -> String {
     let root = root().display();
     format!(
@@ -225,6 +234,7 @@ train:
   steps: {steps}
   batch_size: 4
   accumulate: 2
+  batching: grouped
   learning_rate: {{ lora: 2.0e-3, projectors: 1.0e-3, fusions: 1.0e-3, head: 2.0e-3 }}
   warmup: 3
   loss: {{ class_weight: 0.5 }}

@@ -41,10 +41,11 @@ impl Padding {
     /// cache. A sample's positions count from its first slot, and no sample sees another. Rows padded on the right are
     /// taken to be full, since nothing is said of their ends.
     pub fn samples(&self, rows: usize, slots: usize) -> Vec<Vec<Range<usize>>> {
+        let alone = |sample: Range<usize>| std::iter::once(sample).collect();
         match self {
-            Self::Right => vec![vec![0..slots]; rows],
-            Self::Left(pads) => pads.iter().map(|pad| vec![*pad..slots]).collect(),
-            Self::BothWays(lengths) => lengths.iter().map(|length| vec![0..*length]).collect(),
+            Self::Right => (0..rows).map(|_| alone(0..slots)).collect(),
+            Self::Left(pads) => pads.iter().map(|pad| alone(*pad..slots)).collect(),
+            Self::BothWays(lengths) => lengths.iter().map(|length| alone(0..*length)).collect(),
             Self::Packed(lengths) => {
                 let mut end = 0;
                 let sample = |length: &usize| {
@@ -383,8 +384,10 @@ mod tests {
         let packed = Padding::Packed(vec![2, 3]);
         assert_eq!(packed.positions(0, 5), [[0, 1, 0, 1, 2]]);
         assert_eq!(packed.samples(1, 5), [[0..2, 2..5]]);
-        assert_eq!(Padding::Left(vec![1, 0]).samples(2, 4), [[1..4], [0..4]]);
-        assert_eq!(Padding::Right.samples(2, 4), [[0..4], [0..4]]);
+        let left = Padding::Left(vec![1, 0]).samples(2, 4);
+        assert_eq!((left.len(), left.concat()), (2, vec![1..4, 0..4]));
+        let right = Padding::Right.samples(2, 4);
+        assert_eq!((right.len(), right.concat()), (2, vec![0..4, 0..4]));
     }
 
     fn visible(mask: Option<Tensor<4>>) -> Vec<bool> {
