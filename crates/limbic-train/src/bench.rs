@@ -1,6 +1,7 @@
 //! Training steps of a given shape on drawn weights and samples, to be timed: what [`train`](crate::train) does in every
 //! step, and nothing that it does once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -15,12 +16,13 @@ use limbic_model::{
 use limbic_weights::CounterRng;
 use serde_json::json;
 
+use crate::batching::Shards;
 use crate::dataset::{Drawn, Sample};
 use crate::features::EncodedClip;
 use crate::optimizer::{AdamW, clip, global_norm};
 use crate::replicas::{Replicas, StepGradient};
 use crate::terms::{LossMeans, Term};
-use crate::{LossRecipe, Objectives, RunError, TrainRecipe};
+use crate::{Batching, LossRecipe, Objectives, RunError, TrainRecipe};
 
 /// Positions of a sample that a projector makes, where the prompt has room for them.
 const MEDIA_TOKENS: usize = 32;
@@ -37,10 +39,14 @@ pub struct StepConfig {
     pub lora: LoraConfig,
     /// Samples of a step.
     pub batch: usize,
-    /// Positions of each sample.
+    /// Positions of the longest sample.
     pub positions: usize,
+    /// Positions of the shortest one; the others lie evenly between them.
+    pub shortest: usize,
     /// Supervised positions at the end of each, at least 1 and fewer than all.
     pub answer: usize,
+    /// How samples of several lengths are put together.
+    pub batching: Batching,
     /// Pieces that a step is cut into, a divisor of `batch`.
     pub shards: usize,
 }
@@ -54,7 +60,6 @@ pub struct StepBench {
     optimizer: AdamW,
     values: Tensor<1>,
     samples: Vec<(Sample, Compiled)>,
-    shard: usize,
     step: u64,
 }
 
@@ -63,8 +68,10 @@ pub struct StepBench {
 pub struct StepDone {
     /// The mean loss before the update.
     pub loss: f64,
-    /// Positions processed.
+    /// Positions processed, padding left out.
     pub positions: usize,
+    /// Positions processed, padding included.
+    pub slots: usize,
     /// Supervised ones among them.
     pub supervised: usize,
 }
@@ -77,8 +84,7 @@ impl StepConfig {
     pub fn init(&self, devices: &[Device]) -> anyhow::Result<StepBench> {
         self.check()?;
         let device = devices.first().context("a step needs a device")?;
-        let prompt = self.positions - self.answer;
-        let media = prompt.min(MEDIA_TOKENS);
+        let media = (self.shortest - self.answer).min(MEDIA_TOKENS);
         let config = artifact(media)?;
         let llama = draw_decoder(&self.decoder, self.precision, device).with_lora(&self.lora, SEED);
         let model = config.model()?.init(llama?, SEED, device)?;
@@ -89,7 +95,7 @@ impl StepConfig {
         let vocabulary = self.decoder.vocab_size;
         let objectives = Objectives::over(&loss, &config, 0, vocabulary, &[], SEED)?;
         let recipe: TrainRecipe = serde_json::from_value(json!({
-            "steps": u64::MAX, "batch_size": self.batch, "shards": self.shards, "decay": "constant",
+            "steps": u64::MAX, "batch_size": self.batch, "shards": self.shards, "batching": self.batching, "decay": "constant",
             "learning_rate": { "lora": 1e-4, "projectors": 1e-4 },
         }))?;
         Self::assemble(model, devices, objectives, recipe, samples)
@@ -108,7 +114,6 @@ impl StepConfig {
         Ok(StepBench {
             replicas: Replicas::new(&model, &devices[..busy])?,
             optimizer: AdamW::new(&recipe, &trainables, &values),
-            shard: recipe.batch_size / recipe.shards,
             trainables,
             objectives,
             recipe,
@@ -123,6 +128,7 @@ impl StepConfig {
         let Self {
             batch,
             positions,
+            shortest,
             answer,
             shards,
             ..
@@ -132,9 +138,14 @@ impl StepConfig {
                 "a batch of {batch} samples cannot be cut into {shards} shards; wanted a divisor of it"
             )));
         }
-        if answer == 0 || answer >= positions {
+        if answer == 0 || answer >= shortest {
             return Err(RunError::recipe(format!(
-                "an answer of {answer} of {positions} positions; wanted at least 1, and at least 1 before it"
+                "an answer of {answer} of {shortest} positions; wanted at least 1, and at least 1 before it"
+            )));
+        }
+        if shortest > positions {
+            return Err(RunError::recipe(format!(
+                "the shortest sample has {shortest} positions, the longest {positions}"
             )));
         }
         let longest = self.decoder.max_position_embeddings;
@@ -156,7 +167,8 @@ impl StepConfig {
             let id = |place| (rng.uniform(place as u64) * self.decoder.vocab_size as f64) as u32;
             places.map(id).collect()
         };
-        let prompt = self.positions - self.answer;
+        let longer = (self.positions - self.shortest) * number / (self.batch - 1).max(1);
+        let prompt = self.shortest + longer - self.answer;
         let begin = (prompt - media).min(1);
         let slot = Segment::Media {
             input: 0,
@@ -187,6 +199,7 @@ impl StepConfig {
             label: None,
             caption: Vec::new(),
             answers: [(Task::Emotion, String::new())].into(),
+            lengths: BTreeMap::new(),
         };
         let is_there = |segment: &Segment| !matches!(segment, Segment::Text(ids) if ids.is_empty());
         let compiled = Compiled {
@@ -204,15 +217,12 @@ impl StepBench {
     /// # Errors
     /// A loss that is not finite, a device that fails.
     pub fn step(&mut self) -> anyhow::Result<StepDone> {
-        let drawn: Vec<Drawn> = self
-            .samples
-            .iter()
-            .map(|(sample, compiled)| Drawn {
-                sample,
-                compiled: compiled.clone(),
-            })
-            .collect();
-        let shards: Vec<&[Drawn]> = drawn.chunks(self.shard).collect();
+        let drawn = self.samples.iter().map(|(sample, compiled)| Drawn {
+            sample,
+            compiled: compiled.clone(),
+        });
+        let drawn: Vec<Drawn> = drawn.collect();
+        let shards = Shards::cut(drawn, self.recipe.shards, self.recipe.batching);
         let dropout = CounterRng::new(SEED).site("dropout").index(self.step);
         let StepGradient {
             gradient,
@@ -220,6 +230,7 @@ impl StepBench {
             sums,
             divisors,
             positions,
+            slots,
         } = self.replicas.gradient(
             &self.trainables,
             &self.values,
@@ -244,6 +255,7 @@ impl StepBench {
         Ok(StepDone {
             loss,
             positions,
+            slots,
             supervised: divisors[Term::Lm] as usize,
         })
     }

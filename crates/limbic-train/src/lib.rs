@@ -11,6 +11,7 @@
 //! optimizer's two moments; [`Checkpoint`] holds them.
 
 mod assembly;
+mod batching;
 pub mod bench;
 mod blueprint;
 mod checkpoint;
@@ -27,6 +28,7 @@ mod losses;
 mod model_recipe;
 mod objectives;
 mod optimizer;
+mod order;
 mod reading;
 mod recipe;
 mod reduce;
@@ -42,6 +44,7 @@ mod trainer;
 #[cfg(test)]
 mod tests;
 
+pub use batching::Shards;
 pub use checkpoint::{Best, Checkpoint, Checkpoints, Progress};
 pub use dataset::{Dataset, Drawn, Dropped, Questions, Sample};
 pub use error::RunError;

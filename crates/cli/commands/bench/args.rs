@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
 use clap::{Subcommand, ValueEnum};
+use limbic_train::Batching;
 use serde::Serialize;
 
 #[derive(Subcommand)]
@@ -119,6 +120,12 @@ pub(crate) struct StepArgs {
     /// Pieces that a step is cut into; by default as recipes have it, 4, or the largest divisor of the batch below that
     #[arg(long)]
     pub(crate) shards: Option<usize>,
+    /// Positions of the shortest sample; the others lie evenly between it and --seq
+    #[arg(long)]
+    pub(crate) shortest: Option<usize>,
+    /// How samples of several lengths are put together
+    #[arg(long, default_value = "padded")]
+    pub(crate) batching: BatchingName,
     /// What the devices can do, in 10^12 floating-point operations a second, to be compared with
     #[arg(long)]
     #[serde(skip)]
@@ -126,6 +133,23 @@ pub(crate) struct StepArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) run: RunArgs,
+}
+
+/// The ways that differ within a step; grouping chooses whose samples meet there.
+#[derive(Clone, Copy, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BatchingName {
+    Padded,
+    Packed,
+}
+
+impl From<BatchingName> for Batching {
+    fn from(name: BatchingName) -> Self {
+        match name {
+            BatchingName::Padded => Self::Padded,
+            BatchingName::Packed => Self::Packed,
+        }
+    }
 }
 
 #[derive(clap::Args, Serialize)]

@@ -86,7 +86,11 @@ pub(crate) fn print(
     let stack = concat!("limbic ", env!("CARGO_PKG_VERSION"));
     line.insert("stack".into(), stack.into());
     line.insert("bench".into(), command.into());
-    line.insert("shape".into(), serde_json::to_value(shape)?);
+    let mut shape = serde_json::to_value(shape)?;
+    if shape.get("threads").is_some_and(Value::is_null) {
+        shape["threads"] = rayon::current_num_threads().into();
+    }
+    line.insert("shape".into(), shape);
     line.insert("peak_rss_mib".into(), json!(peak_rss_mib()));
     if let Value::Object(figures) = figures {
         line.extend(figures);

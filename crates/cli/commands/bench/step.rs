@@ -23,6 +23,8 @@ pub(crate) fn run(args: &StepArgs) -> anyhow::Result<()> {
         lora: args.shape.lora(),
         batch,
         positions: args.shape.seq,
+        shortest: args.shortest.unwrap_or(args.shape.seq),
+        batching: args.batching.into(),
         answer,
         shards,
     };
@@ -34,6 +36,7 @@ pub(crate) fn run(args: &StepArgs) -> anyhow::Result<()> {
     let (first, last) = (steps[0], steps[steps.len() - 1]);
     let StepDone {
         positions,
+        slots,
         supervised,
         ..
     } = last;
@@ -46,6 +49,7 @@ pub(crate) fn run(args: &StepArgs) -> anyhow::Result<()> {
     let figures = json!({
         "positions_per_s": measure::rounded(positions as f64 / median),
         "supervised_per_s": measure::rounded(supervised as f64 / median),
+        "real_positions": measure::rounded(positions as f64 / slots as f64),
         "trainable_params": bench.num_trained(),
         "first_loss": measure::rounded(first.loss),
         "last_loss": measure::rounded(last.loss),
