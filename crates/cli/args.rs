@@ -7,6 +7,8 @@ use limbic_data::{Source, Split};
 use limbic_model::Published;
 use limbic_weights::Precision;
 
+use crate::commands::bench::args::BenchCommand;
+
 #[derive(Parser)]
 #[command(name = "limbic", version, about, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -33,6 +35,9 @@ pub(crate) enum Command {
     Fetch(FetchArgs),
     /// Run a model of a Hugging Face folder and show or write its numbers
     Probe(ProbeArgs),
+    /// Measure how fast this machine trains, generates, decodes, encodes, loads and reduces
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 #[derive(Subcommand)]

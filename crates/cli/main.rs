@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Import(args) => commands::import_model::run(&args),
         Command::Fetch(args) => commands::fetch::run(&args),
         Command::Probe(args) => commands::probe::run(&args),
+        Command::Bench(command) => commands::bench::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

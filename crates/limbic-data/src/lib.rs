@@ -17,6 +17,7 @@ pub mod audio;
 pub mod clip;
 pub mod error;
 pub mod faces;
+mod few;
 pub mod labels;
 mod llama2c;
 pub mod manifest;

@@ -94,8 +94,7 @@ impl Replicas {
     /// # Errors
     /// When threads cannot be started.
     pub fn new(model: &EmotionLlm, devices: &[Device]) -> anyhow::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = (cores / devices.len()).max(1);
+        let threads = (rayon::current_num_threads() / devices.len()).max(1);
         let home = Trainables::device(model);
         let replicas = devices
             .iter()
@@ -237,6 +236,13 @@ impl Replicas {
             .alignment
             .map(|alignment| alignment.log_scale.val().to_device(&home));
         Some(Pull::of(&shards, scale, objectives, &step.shares))
+    }
+
+    /// Number of replicas, and of threads that each works on.
+    pub fn plan(&self) -> (usize, usize) {
+        let threads = self.replicas.first();
+        let threads = threads.map_or(0, |replica| replica.pool.current_num_threads());
+        (self.replicas.len(), threads)
     }
 
     /// Where what all replicas give is put together.
