@@ -89,7 +89,7 @@ impl Padding {
     }
 
     /// Slots of the longest sample, with those in the cache.
-    fn longest(&self, total: usize) -> usize {
+    pub(crate) fn longest(&self, total: usize) -> usize {
         match self {
             Self::Right | Self::Left(_) | Self::BothWays(_) => total,
             Self::Gaps(rows) => {
