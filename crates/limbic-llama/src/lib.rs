@@ -36,6 +36,8 @@ mod rope;
 mod rope_keys;
 mod sampling;
 mod targets;
+#[cfg(feature = "flex")]
+mod thin;
 
 pub use adapter::{
     adapter_tensor_name, read_adapter, read_config as read_adapter_config, rename_base,
