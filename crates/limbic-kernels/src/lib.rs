@@ -7,6 +7,7 @@
 //! - [`Matrix`], [`multiply`]: views with strides and their product.
 //! - [`Linear`], [`Adapter`]: a layer with LoRA; a frozen one has no gradient of its own.
 //! - [`Block`]: norm, attention, norm, SwiGLU.
+//! - [`thin_product`]: a few rows with a large matrix in F32 or a half precision.
 //! - [`cross_entropy`]: loss and slope of logits, in place.
 //!
 //! Work is shared between the threads of the rayon pool that a function is called in. Each number is computed by one thread
@@ -24,6 +25,7 @@ mod rotary;
 mod rows;
 mod scratch;
 mod swiglu;
+mod thin;
 mod vector;
 
 pub use attention::{Segment, Sequences};
@@ -34,3 +36,4 @@ pub use matrix::{Matrix, MatrixMut, multiply};
 pub use norm::Norm;
 pub use rotary::Rotary;
 pub use scratch::Buffer;
+pub use thin::{MOST_THIN_ROWS, Stored, thin_product};

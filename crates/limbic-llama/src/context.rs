@@ -20,6 +20,9 @@ pub enum Padding {
     /// Before the row's start, so many in each row: they are masked and positions count from behind them, so
     /// that rows of different lengths end in the same slot. For generation. Slots after a row's end do no harm here either.
     Left(Vec<usize>),
+    /// In these stretches of each row, ascending, those in the cache included: as before the row's start. For rows that
+    /// go on from a beginning they share; only with a cache.
+    Gaps(Vec<Vec<Range<usize>>>),
     /// After the row's end, and every position sees all of its row's positions, which are so many: no language model
     /// but a reader. For masked-token modelling.
     BothWays(Vec<usize>),
@@ -40,11 +43,15 @@ impl Padding {
     /// The slots of each of `rows` rows of `slots` slots that one sample holds, sample by sample, in a pass without a
     /// cache. A sample's positions count from its first slot, and no sample sees another. Rows padded on the right are
     /// taken to be full, since nothing is said of their ends.
+    ///
+    /// # Panics
+    /// When rows have gaps, which come with a cache.
     pub fn samples(&self, rows: usize, slots: usize) -> Vec<Vec<Range<usize>>> {
         let alone = |sample: Range<usize>| std::iter::once(sample).collect();
         match self {
             Self::Right => (0..rows).map(|_| alone(0..slots)).collect(),
             Self::Left(pads) => pads.iter().map(|pad| alone(*pad..slots)).collect(),
+            Self::Gaps(gaps) => panic!("a pass without a cache over rows with gaps {gaps:?}"),
             Self::BothWays(lengths) => lengths.iter().map(|length| alone(0..*length)).collect(),
             Self::Packed(lengths) => {
                 let mut end = 0;
@@ -67,6 +74,17 @@ impl Padding {
                 .iter()
                 .map(|pad| counted_from(*pad).collect())
                 .collect(),
+            Self::Gaps(rows) => rows
+                .iter()
+                .map(|gaps| {
+                    let before = |slot: usize| {
+                        gaps.iter()
+                            .map(move |gap| gap.end.min(slot) - gap.start.min(slot))
+                    };
+                    let counted = |slot: usize| slot - before(slot).sum::<usize>();
+                    (past..past + slots).map(counted).collect()
+                })
+                .collect(),
             Self::Packed(lengths) => vec![lengths.iter().flat_map(|length| 0..*length).collect()],
         }
     }
@@ -75,6 +93,10 @@ impl Padding {
     pub(crate) fn longest(&self, total: usize) -> usize {
         match self {
             Self::Right | Self::Left(_) | Self::BothWays(_) => total,
+            Self::Gaps(rows) => {
+                let empty = |gaps: &Vec<Range<usize>>| gaps.iter().map(Range::len).sum::<usize>();
+                total - rows.iter().map(empty).min().unwrap_or(0)
+            }
             Self::Packed(lengths) => lengths.iter().copied().max().unwrap_or(0),
         }
     }
@@ -210,12 +232,20 @@ impl Context {
         let device = &device.clone().without_autodiff();
         let padded = match padding {
             Padding::Left(pads) if pads.iter().any(|pad| *pad > 0) => Some(hidden_keys(
-                pads.iter().map(|pad| *pad..total),
+                pads.iter().map(|pad| move |key: usize| key < *pad),
+                total,
+                device,
+            )),
+            Padding::Gaps(rows) if rows.iter().any(|gaps| !gaps.is_empty()) => Some(hidden_keys(
+                rows.iter()
+                    .map(|gaps| move |key: usize| gaps.iter().any(|gap| gap.contains(&key))),
                 total,
                 device,
             )),
             Padding::BothWays(lengths) => Some(hidden_keys(
-                lengths.iter().map(|length| 0..*length),
+                lengths
+                    .iter()
+                    .map(|length| move |key: usize| key >= *length),
                 total,
                 device,
             )),
@@ -227,11 +257,13 @@ impl Context {
                 );
                 None
             }
-            Padding::Right | Padding::Left(_) => None,
+            Padding::Right | Padding::Left(_) | Padding::Gaps(_) => None,
         };
         let causal = match padding {
             Padding::BothWays(_) => None,
-            Padding::Right | Padding::Left(_) => causal_mask(past, slots, device),
+            Padding::Right | Padding::Left(_) | Padding::Gaps(_) => {
+                causal_mask(past, slots, device)
+            }
             Padding::Packed(_) => causal_mask(0, longest, device),
         };
         Self {
@@ -287,15 +319,16 @@ fn causal_mask(past: usize, slots: usize, device: &Device) -> Option<Tensor<4>> 
     ))
 }
 
-/// The same for every query of a row, `[B, 1, 1, T]`: keys outside of the row's range are hidden.
+/// The same for every query of a row, `[B, 1, 1, T]`: for each row, which keys are hidden.
 fn hidden_keys(
-    rows: impl ExactSizeIterator<Item = Range<usize>>,
+    rows: impl ExactSizeIterator<Item = impl Fn(usize) -> bool>,
     slots: usize,
     device: &Device,
 ) -> Tensor<4> {
     let shape = [rows.len(), 1, 1, slots];
-    let row = |seen: Range<usize>| (0..slots).map(move |key| hidden(!seen.contains(&key)));
-    let mask: Vec<f32> = rows.flat_map(row).collect();
+    let mask: Vec<f32> = rows
+        .flat_map(|is_hidden| (0..slots).map(move |key| hidden(is_hidden(key))))
+        .collect();
     Tensor::from_data(TensorData::new(mask, shape), device)
 }
 
@@ -341,6 +374,21 @@ mod tests {
             let error = Padding::of_mask(&mask).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn positions_are_counted_and_seen_around_gaps() {
+        let config = LlamaConfig::small(8, 8, 1, 1);
+        let padding = Padding::Gaps(vec![vec![0..1, 3..4], vec![]]);
+        assert_eq!(padding.positions(2, 3), [[1, 2, 2], [2, 3, 4]]);
+        assert_eq!(padding.longest(5), 5);
+        let context = Context::new(&config, 2, 3, &padding, Dropout::OFF, &Device::flex());
+        let (yes, no) = (true, false);
+        let of_last: Vec<bool> = visible(context.mask(4..5));
+        assert_eq!(of_last, [no, yes, yes, no, yes, yes, yes, yes, yes, yes]);
+        let all = visible(context.mask(2..5));
+        assert_eq!(all[..5], [no, yes, yes, no, no]);
+        assert_eq!(all[15..20], [yes, yes, yes, no, no]);
     }
 
     #[test]

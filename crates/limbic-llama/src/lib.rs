@@ -6,7 +6,8 @@
 //!   first, and only the positions that matter go through the last.
 //! - [`Llama::inspect`] keeps the hidden states of every block, for comparison with other implementations.
 //! - [`Llama::with_lora`] adds adapters, [`Llama::merge_lora`] adds them into the weights, [`Llama::merge`] for a while.
-//! - [`generate()`] continues prompts through a [`KvCache`].
+//! - [`generate()`] continues prompts through a [`KvCache`]; [`Prefilled`] does it in two parts, with the prompts' states
+//!   between them. What prompts of a batch begin with is computed once.
 //! - [`write_adapter`] and [`read_adapter`] exchange adapters with PEFT.
 //!
 //! Frozen weights are plain tensors, and trained ones are made autodiff leaves by whoever trains: every layer here
@@ -35,10 +36,14 @@ mod lora;
 mod lora_config;
 mod merge;
 mod norm;
+mod prefix;
 mod rope;
 mod rope_keys;
+mod sampling;
 mod tape;
 mod targets;
+#[cfg(feature = "flex")]
+mod thin;
 mod token_loss;
 
 pub use adapter::{
@@ -51,7 +56,7 @@ pub use cache::{KvCache, LayerCache};
 pub use config::{Architecture, LlamaConfig};
 pub use context::{Context, Dropout, Padding};
 pub use error::LlamaError;
-pub use generate::{End, Generation, Prompt, Sampling, generate};
+pub use generate::{End, Generation, Prefilled, Prompt, generate};
 pub use in_order::InOrder;
 pub use inspect::Inspection;
 pub use llama::{Decoder, Llama, Merged};
@@ -60,5 +65,6 @@ pub use lora_config::LoraConfig;
 pub use merge::{MergeOptions, MergeReport, decoder_digest, write_merged};
 pub use norm::RmsNorm;
 pub use rope::RopeScaling;
+pub use sampling::Sampling;
 pub use tape::{Pass, Recompute, Slopes, Tape};
 pub use targets::Targets;

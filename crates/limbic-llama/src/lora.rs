@@ -203,14 +203,19 @@ fn row_norms(weight: Tensor<2>) -> Tensor<1> {
 /// `x Wᵀ` with all leading dimensions folded into rows: one product reads the weight once, and in place.
 /// (burn's `linear` copies a transposed weight whenever it decides not to fold.)
 ///
-/// The product is taken in the weight's precision, the result is of x's.
+/// The product is taken in the weight's precision, or, of a few rows on CPU, in F32; the result is of x's.
 pub(crate) fn project<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     let mut shape = x.dims();
     let dtype = x.dtype();
     let [output, input] = weight.dims();
     let rows = shape[..D - 1].iter().product();
     shape[D - 1] = output;
-    let x = with_dtype(x.reshape([rows, input]), weight.dtype());
+    let x = x.reshape([rows, input]);
+    #[cfg(feature = "flex")]
+    if let Some(y) = crate::thin::product(&x, &weight) {
+        return y.reshape(shape);
+    }
+    let x = with_dtype(x, weight.dtype());
     with_dtype(x.matmul(weight.transpose()), dtype).reshape(shape)
 }
 
