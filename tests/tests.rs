@@ -4,6 +4,8 @@
 mod complaints;
 /// Every shipped YAML reads.
 mod configs;
+/// What the machine has, and what devices get right.
+mod doctor;
 /// Every key of a recipe is documented.
 mod documentation;
 /// Exports, converted, merged, verified.

@@ -7,6 +7,8 @@ use limbic_data::{Source, Split};
 use limbic_model::Published;
 use limbic_weights::Precision;
 
+use crate::doctor::Child;
+
 #[derive(Parser)]
 #[command(name = "limbic", version, about, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -33,6 +35,8 @@ pub(crate) enum Command {
     Fetch(FetchArgs),
     /// Run a model of a Hugging Face folder and show or write its numbers
     Probe(ProbeArgs),
+    /// Say what this machine has, and which devices compute rightly
+    Doctor(DoctorArgs),
 }
 
 #[derive(Subcommand)]
@@ -233,6 +237,22 @@ pub(crate) struct ProbeArgs {
     /// Where to compute: cpu, cuda:0 or wgpu, where built in
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Try this device alone, as --devices of train names it; may be given several times
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Vec<String>,
+    /// Longest trial of a device, in seconds; on a GPU the first one compiles its kernels
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) timeout: u64,
+    /// What a process of its own does for doctor
+    #[arg(long, hide = true)]
+    pub(crate) child: Option<Child>,
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

@@ -11,6 +11,7 @@
 mod args;
 mod commands;
 mod device;
+mod doctor;
 mod fetch;
 mod probe;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Import(args) => commands::import_model::run(&args),
         Command::Fetch(args) => commands::fetch::run(&args),
         Command::Probe(args) => commands::probe::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! One command a file.
 
+pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod fetch;

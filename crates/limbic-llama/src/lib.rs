@@ -6,6 +6,7 @@
 //!   first, and only the positions that matter go through the last.
 //! - [`Llama::inspect`] keeps the hidden states of every block, for comparison with other implementations.
 //! - [`Llama::with_lora`] adds adapters, [`Llama::merge_lora`] adds them into the weights, [`Llama::merge`] for a while.
+//! - [`Llama::hold_in`] keeps the weights in BF16 where that is what a device is fast in.
 //! - [`generate()`] continues prompts through a [`KvCache`].
 //! - [`write_adapter`] and [`read_adapter`] exchange adapters with PEFT.
 //!
@@ -30,6 +31,7 @@ mod lora;
 mod lora_config;
 mod merge;
 mod norm;
+mod precision;
 mod rope;
 mod rope_keys;
 mod targets;
