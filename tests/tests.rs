@@ -18,6 +18,8 @@ mod finished;
 mod guards;
 /// Clips that are damaged, empty, no media, or silent.
 mod media;
+/// Frozen weights in BF16.
+mod precision;
 /// Published models run by themselves.
 mod probe;
 /// Interrupted, resumed, and run by other numbers of devices.

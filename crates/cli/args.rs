@@ -103,7 +103,7 @@ pub(crate) struct TrainArgs {
     /// Changes to the recipe, for example train.steps=100 or seed=3
     #[arg(value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// cpu (a replica a core), cpu:2 (two replicas), cuda:0,1 or wgpu, where built in
+    /// cpu (a replica a core), cpu:2 (two replicas), cuda:0,1, wgpu or wgpu:cpu, where built in; doctor lists them
     #[arg(long, default_value = "cpu")]
     pub(crate) devices: String,
     /// Delete what the run has done so far and start over

@@ -1,11 +1,12 @@
 //! `cpu:2` or `cuda:0,1` to devices that are there.
 
-use burn::tensor::Device;
 #[cfg(feature = "wgpu")]
 use burn::tensor::DeviceKind;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use burn::tensor::DeviceType;
+use burn::tensor::{Device, FloatDType};
 use limbic_train::RunError;
+use limbic_weights::Precision;
 
 /// The kinds of device that limbic knows, with the feature that builds each and whether it is built in.
 pub(crate) const KINDS: [(&str, &str, bool); 3] = [
@@ -180,6 +181,26 @@ fn missing(kind: &str, feature: &str) -> anyhow::Error {
     RunError::recipe(format!(
         "this limbic was built without {kind}; build it with `cargo build --release --features {feature}`"
     ))
+}
+
+/// The precision that frozen weights are best held in on all of `devices`: GPUs multiply BF16 many times as fast as F32,
+/// and a CPU converts it to F32 at every product.
+pub(crate) fn suits(devices: &[Device]) -> Precision {
+    let suited = |device: &Device| !is_cpu(device) && device.supports_dtype(FloatDType::BF16);
+    match devices.iter().all(suited) {
+        true => Precision::Bf16,
+        false => Precision::F32,
+    }
+}
+
+#[cfg(feature = "flex")]
+fn is_cpu(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
+#[cfg(not(feature = "flex"))]
+fn is_cpu(_device: &Device) -> bool {
+    false
 }
 
 /// What a device calls itself, where it says so. Opens it.

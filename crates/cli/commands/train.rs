@@ -18,6 +18,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     }
     let start = Start {
         devices: &devices,
+        suits: device::suits(&devices),
         restart: args.restart,
         stop: &stop,
         say: &|line| eprintln!("{line}"),

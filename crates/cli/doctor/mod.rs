@@ -27,6 +27,9 @@ pub(crate) struct Report {
     devices: Vec<Examined>,
     /// What is missing, and what to do.
     notes: Vec<String>,
+    /// Devices without which the report is a bad one.
+    #[serde(skip)]
+    needed: Vec<String>,
 }
 
 /// A device and what was found on it.
@@ -71,7 +74,12 @@ impl Report {
                 })
             })
             .collect::<anyhow::Result<_>>()?;
+        let needed = match names {
+            [] => vec!["cpu".to_string()],
+            names => names.to_vec(),
+        };
         Ok(Self {
+            needed,
             version: env!("CARGO_PKG_VERSION"),
             features: KINDS
                 .iter()
@@ -116,13 +124,8 @@ impl Report {
     /// # Errors
     /// When a device that was asked for, or the CPU, does not work. GPUs that were merely found may fail.
     pub(crate) fn verdict(&self) -> anyhow::Result<()> {
-        let failed = |needed: &dyn Fn(&str) -> bool| {
-            let mut devices = self.devices.iter();
-            devices.find(|device| !device.works && needed(&device.name))
-        };
-        let asked =
-            self.devices.len() == 1 || self.devices.iter().all(|device| device.name != "cpu");
-        match failed(&|name| asked || name == "cpu") {
+        let mut devices = self.devices.iter();
+        match devices.find(|device| !device.works && self.needed.contains(&device.name)) {
             None => Ok(()),
             Some(device) => anyhow::bail!(
                 "`--devices {}` does not work here; what failed is listed above",

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::{Device, Tensor};
 use limbic_llama::Sampling;
 use limbic_model::{Alignment, Part, Trainables, write_directory};
-use limbic_weights::{CounterRng, ParameterTable, Weights};
+use limbic_weights::{CounterRng, ParameterTable, Precision, Weights};
 
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, Progress};
 use crate::dataset::Drawn;
@@ -24,6 +24,8 @@ use crate::{Recipe, RunDir, RunError};
 pub struct Start<'a> {
     /// Where it runs.
     pub devices: &'a [Device],
+    /// What frozen weights are best held in there.
+    pub suits: Precision,
     /// Whether what the run has done so far is thrown away, once the new one is known to be possible.
     pub restart: bool,
     /// Set from outside to have the run saved and ended.
