@@ -1,19 +1,6 @@
 //! Frozen weights in BF16.
 
-use serde_json::Value;
-
-use crate::workplace::{Workplace, json, stage1, stage2};
-
-/// The loss of each step.
-fn losses(workplace: &Workplace, run: &str) -> Vec<f64> {
-    let path = workplace.path(&format!("runs/{run}/metrics.jsonl"));
-    let text = std::fs::read_to_string(path).unwrap();
-    let lines = text
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let steps = lines.filter(|line| line["kind"] == "train");
-    steps.map(|line| line["loss"].as_f64().unwrap()).collect()
-}
+use crate::workplace::{Workplace, json, losses, stage1, stage2};
 
 #[test]
 fn a_frozen_decoder_in_bf16_is_trained_on_nearly_alike() {

@@ -24,5 +24,8 @@ mod precision;
 mod probe;
 /// Interrupted, resumed, and run by other numbers of devices.
 mod resume;
+/// Training on Vulkan, where that is built in.
+#[cfg(feature = "wgpu")]
+mod wgpu;
 /// Where tests run, and what they share.
 mod workplace;
