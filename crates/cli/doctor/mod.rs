@@ -7,6 +7,7 @@ mod step;
 mod trial;
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -62,6 +63,13 @@ impl Report {
                     }
                 }
             }
+        }
+        if found.iter().any(|name| name.starts_with("cuda")) && lacks_toolkit() {
+            notes.push(
+                "no CUDA toolkit, with whose NVRTC and headers kernels are compiled for cuda: install one (Debian: \
+                 nvidia-cuda-toolkit), or set CUDA_PATH to the folder that has its `include`"
+                    .into(),
+            );
         }
         let devices: Vec<Examined> = found
             .into_iter()
@@ -142,11 +150,20 @@ fn unbuilt(kind: &str, feature: &str) -> Option<String> {
         "cpu" => Some(format!(
             "built without the feature `{feature}`: results cannot be compared with a CPU's"
         )),
-        "cuda" if std::path::Path::new(driver).exists() => Some(format!(
+        "cuda" if Path::new(driver).exists() => Some(format!(
             "there is an NVIDIA driver, but limbic was built without cuda; build it with `cargo build --release \
              --features {feature}`, or with scripts/build-cuda-offline.sh where LLVM cannot be downloaded"
         )),
         _ => None,
+    }
+}
+
+/// Whether there is no toolkit in the places where burn looks for one.
+fn lacks_toolkit() -> bool {
+    let usual = ["/usr/local/cuda", "/opt/cuda", "/usr/bin/nvcc"];
+    match std::env::var_os("CUDA_PATH") {
+        Some(path) => !Path::new(&path).join("include").is_dir(),
+        None => !usual.iter().any(|path| Path::new(path).exists()),
     }
 }
 

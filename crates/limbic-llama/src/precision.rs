@@ -11,14 +11,22 @@ impl Llama {
     /// The same model with its own matrices in `precision`, in which products with them are then taken. What stays in
     /// F32 is what is trained, the adapters, and what is small, norms and biases.
     pub fn hold_in(mut self, precision: Precision) -> Self {
-        let held = |weight: &Param<Tensor<2>>| {
+        let dtype = precision.float_dtype().into();
+        let mut changed = false;
+        let mut held = |weight: &Param<Tensor<2>>| {
             let value = weight.val().without_autodiff();
-            let dtype = precision.float_dtype().into();
+            changed |= value.dtype() != dtype;
             Param::initialized(weight.id, with_dtype(value, dtype))
         };
         self.model.embed_tokens.weight = held(&self.model.embed_tokens.weight);
         for (_, linear) in self.linears_mut() {
             linear.weight = held(&linear.weight);
+        }
+        let device = self.model.embed_tokens.weight.lazy_device();
+        // A GPU keeps what is let go of for later tensors, but this was twice as much as will be wanted. An error comes
+        // up again where something is read.
+        if changed && device.sync().is_ok() {
+            device.memory_cleanup();
         }
         self
     }
