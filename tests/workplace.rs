@@ -125,6 +125,17 @@ pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
+/// The loss of each step of a run.
+pub(crate) fn losses(workplace: &Workplace, run: &str) -> Vec<f64> {
+    let path = workplace.path(&format!("runs/{run}/metrics.jsonl"));
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let steps = lines.filter(|line| line["kind"] == "train");
+    steps.map(|line| line["loss"].as_f64().unwrap()).collect()
+}
+
 fn limbic(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_limbic"));
     command

@@ -19,6 +19,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let start = Start {
         devices: &devices,
         calibrates: args.devices == "cpu",
+        suits: device::suits(&devices),
         restart: args.restart,
         stop: &stop,
         say: &|line| eprintln!("{line}"),

@@ -8,6 +8,7 @@
 //! - [`Llama::with_lora`] adds adapters, [`Llama::merge_lora`] adds them into the weights, [`Llama::merge`] for a while.
 //! - [`generate()`] continues prompts through a [`KvCache`]; [`Prefilled`] does it in two parts, with the prompts' states
 //!   between them. What prompts of a batch begin with is computed once.
+//! - [`Llama::hold_in`] keeps the weights in BF16 where that is what a device is fast in.
 //! - [`write_adapter`] and [`read_adapter`] exchange adapters with PEFT.
 //!
 //! Frozen weights are plain tensors, and trained ones are made autodiff leaves by whoever trains: every layer here
@@ -37,6 +38,7 @@ mod lora_config;
 mod merge;
 mod norm;
 mod prefix;
+mod precision;
 mod rope;
 mod rope_keys;
 mod sampling;

@@ -145,7 +145,7 @@ impl Llama {
         Self::read_as(folder, Some(FloatDType::F32), device)
     }
 
-    /// As [`read`](Self::read), with the weights in `precision`, or each as it is stored.
+    /// As [`read`](Self::read), with matrices in `precision` and vectors in F32, or each as it is stored.
     ///
     /// # Errors
     /// As [`read`](Self::read).

@@ -30,6 +30,7 @@ mod objectives;
 mod optimizer;
 mod order;
 mod plan;
+mod precision;
 mod reading;
 mod recipe;
 mod reduce;
@@ -59,6 +60,7 @@ pub use loss_recipe::{CountedWeights, LabelWeights, LossRecipe, ValenceRecipe, W
 pub use objectives::Objectives;
 pub use optimizer::{AdamW, clip, global_norm, schedule};
 pub use plan::{Calibration, Plan};
+pub use precision::FrozenPrecision;
 pub use reading::read_recipe;
 pub use recipe::*;
 pub use reduce::tree_sum;

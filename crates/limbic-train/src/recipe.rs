@@ -10,6 +10,7 @@ use limbic_model::{AlignmentConfig, HeadConfig, Part};
 use serde::{Deserialize, Serialize};
 
 use crate::loss_recipe::LossRecipe;
+use crate::precision::FrozenPrecision;
 use crate::reference::Reference;
 
 /// One training run.
@@ -270,6 +271,9 @@ pub struct TrainRecipe {
     /// The gradient's global norm is cut to this.
     #[serde(default = "clip_norm")]
     pub clip_norm: f64,
+    /// In what the decoder's weights are held while they are frozen.
+    #[serde(default)]
+    pub precision: FrozenPrecision,
     /// The losses.
     #[serde(default)]
     pub loss: LossRecipe,

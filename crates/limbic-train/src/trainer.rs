@@ -8,7 +8,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use limbic_llama::Sampling;
 use limbic_model::{Alignment, Part, Trainables, write_directory};
-use limbic_weights::{CounterRng, ParameterTable, Weights};
+use limbic_weights::{CounterRng, ParameterTable, Precision, Weights};
 
 use crate::batching::Shards;
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, Progress};
@@ -28,6 +28,8 @@ pub struct Start<'a> {
     pub devices: &'a [Device],
     /// Whether the devices are one CPU as often as it has cores, and fewer replicas on more threads may be faster.
     pub calibrates: bool,
+    /// What frozen weights are best held in there.
+    pub suits: Precision,
     /// Whether what the run has done so far is thrown away, once the new one is known to be possible.
     pub restart: bool,
     /// Set from outside to have the run saved and ended.
