@@ -6,7 +6,7 @@ use limbic_data::Task;
 use limbic_eval::Regression;
 use limbic_model::{EmotionLlm, MaskedCaption};
 
-use crate::dataset::{Dataset, Drawn};
+use crate::dataset::{Dataset, Drawn, hold_drawn};
 use crate::evaluate::Evaluator;
 use crate::gathered::Gathered;
 use crate::loss::{own_sums, value};
@@ -33,7 +33,7 @@ impl Evaluator<'_> {
     /// the split is contrasted with all of it.
     ///
     /// # Errors
-    /// Prompts that cannot be compiled.
+    /// Prompts that cannot be compiled; clips whose media are not what they were.
     pub(crate) fn losses(
         &self,
         dataset: &Dataset,
@@ -66,8 +66,8 @@ impl Evaluator<'_> {
             &questions,
             &[Term::Lm, Term::Class, Term::Valence],
             objectives,
-        );
-        let of_captions = self.pass(&clips, &[Term::Contrastive, Term::Masked], objectives);
+        )?;
+        let of_captions = self.pass(&clips, &[Term::Contrastive, Term::Masked], objectives)?;
 
         let mut sums = of_prompts.sums;
         sums += of_captions.sums;
@@ -93,7 +93,12 @@ impl Evaluator<'_> {
         })
     }
 
-    fn pass(&self, drawn: &[Drawn], terms: &[Term], objectives: &Objectives) -> Pass {
+    fn pass(
+        &self,
+        drawn: &[Drawn],
+        terms: &[Term],
+        objectives: &Objectives,
+    ) -> anyhow::Result<Pass> {
         let terms: Vec<Term> = terms
             .iter()
             .copied()
@@ -102,10 +107,11 @@ impl Evaluator<'_> {
         let size = self.recipe.batch_size;
         let masked = objectives.masked(drawn, 0, MaskKey::Evaluation);
         let home = self.replicas.home();
-        let job = |model: &EmotionLlm, device: &Device, number: usize| {
+        let job = |model: &EmotionLlm, device: &Device, number: usize| -> anyhow::Result<_> {
             let range = number * size..((number + 1) * size).min(drawn.len());
             let (drawn, masked): (&[Drawn], &[Option<MaskedCaption>]) =
                 (&drawn[range.clone()], &masked[range]);
+            let _held = hold_drawn(drawn)?;
             let batch = ShardBatch::new(drawn, masked, &terms, objectives, device);
             let reading = batch.read(model, None);
             let scale = reading.log_scale.clone();
@@ -114,7 +120,7 @@ impl Evaluator<'_> {
             for (term, sum) in own_sums(reading, objectives) {
                 sums[term] = value(&sum);
             }
-            (sums, objectives.divisors(drawn, masked), gathered, scale)
+            Ok((sums, objectives.divisors(drawn, masked), gathered, scale))
         };
         let batches = if terms.is_empty() {
             Vec::new()
@@ -124,7 +130,8 @@ impl Evaluator<'_> {
         };
         let (mut sums, mut divisors) = (LossSums::default(), Divisors::default());
         let (mut shards, mut scale) = (Vec::new(), None);
-        for (of_batch, counts, gathered, of_model) in batches {
+        for of_batch in batches {
+            let (of_batch, counts, gathered, of_model) = of_batch?;
             sums += of_batch;
             divisors += counts;
             shards.push(gathered);
@@ -137,11 +144,11 @@ impl Evaluator<'_> {
                 sums[term] = value(&sum);
             }
         }
-        Pass {
+        Ok(Pass {
             sums,
             divisors,
             gathered,
-        }
+        })
     }
 }
 
