@@ -3,13 +3,16 @@
 //!
 //! Letters: B rows, L new slots, T slots seen (those in the cache and the new ones).
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use limbic_weights::CounterRng;
 
+use crate::attention::QUERY_CHUNK;
 use crate::rope::Rotation;
 use crate::{LlamaConfig, LlamaError};
 
-/// Where the rows of a batch have slots that hold no position.
+/// Where the rows of a batch have slots that hold no position, and how many samples a row holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Padding {
     /// After the row's end, if anywhere: attention is causal, so no position before it sees them. For training.
@@ -20,6 +23,9 @@ pub enum Padding {
     /// After the row's end, and every position sees all of its row's positions, which are so many: no language model
     /// but a reader. For masked-token modelling.
     BothWays(Vec<usize>),
+    /// Nowhere: a single row holds samples of these lengths, one after the other. Each sees itself alone, and its
+    /// positions count from its first slot. For training; not with a cache.
+    Packed(Vec<usize>),
 }
 
 /// Which inputs of the adapters are dropped, as a function of a key.
@@ -31,6 +37,47 @@ pub struct Dropout {
 }
 
 impl Padding {
+    /// The slots of each of `rows` rows of `slots` slots that one sample holds, sample by sample, in a pass without a
+    /// cache. A sample's positions count from its first slot, and no sample sees another. Rows padded on the right are
+    /// taken to be full, since nothing is said of their ends.
+    pub fn samples(&self, rows: usize, slots: usize) -> Vec<Vec<Range<usize>>> {
+        match self {
+            Self::Right => vec![vec![0..slots]; rows],
+            Self::Left(pads) => pads.iter().map(|pad| vec![*pad..slots]).collect(),
+            Self::BothWays(lengths) => lengths.iter().map(|length| vec![0..*length]).collect(),
+            Self::Packed(lengths) => {
+                let mut end = 0;
+                let sample = |length: &usize| {
+                    end += length;
+                    end - length..end
+                };
+                vec![lengths.iter().map(sample).collect()]
+            }
+        }
+    }
+
+    /// The positions of `slots` new slots after `past` of them, one list for all rows or one for each.
+    fn positions(&self, past: usize, slots: usize) -> Vec<Vec<usize>> {
+        let counted_from =
+            |start: usize| (past..past + slots).map(move |slot| slot.saturating_sub(start));
+        match self {
+            Self::Right | Self::BothWays(_) => vec![counted_from(0).collect()],
+            Self::Left(pads) => pads
+                .iter()
+                .map(|pad| counted_from(*pad).collect())
+                .collect(),
+            Self::Packed(lengths) => vec![lengths.iter().flat_map(|length| 0..*length).collect()],
+        }
+    }
+
+    /// Slots of the longest sample, with those in the cache.
+    pub(crate) fn longest(&self, total: usize) -> usize {
+        match self {
+            Self::Right | Self::Left(_) | Self::BothWays(_) => total,
+            Self::Packed(lengths) => lengths.iter().copied().max().unwrap_or(0),
+        }
+    }
+
     /// The padding of rows whose attention mask is given, 1 or true where a slot holds a position.
     ///
     /// # Errors
@@ -105,16 +152,21 @@ impl Dropout {
 #[derive(Clone, Debug)]
 pub struct Context {
     pub(crate) rotation: Rotation,
-    /// `[B or 1, 1, L or 1, T]`, added to the scores; absent where everything is visible.
-    pub(crate) mask: Option<Tensor<4>>,
+    pub(crate) padding: Padding,
     pub(crate) dropout: Dropout,
+    /// `[1, 1, C, S + C]` for chunks of up to C queries that begin in slot S at the latest: what query `i` of a chunk
+    /// that begins in slot S adds to the scores of each key. Other chunks read other columns, see [`mask`](Self::mask).
+    causal: Option<Tensor<4>>,
+    /// `[B, 1, 1, T]`, added to the scores of keys that no query of a row sees.
+    padded: Option<Tensor<4>>,
 }
 
 impl Context {
     /// For `slots` new slots after `past` slots in the cache.
     ///
     /// # Panics
-    /// When the sequence is longer than `max_position_embeddings`.
+    /// When the sequence is longer than `max_position_embeddings`; when packed samples follow a cache or do not fill
+    /// the row.
     pub fn new(
         config: &LlamaConfig,
         past: usize,
@@ -124,63 +176,107 @@ impl Context {
         device: &Device,
     ) -> Self {
         let total = past + slots;
+        let longest = padding.longest(total);
         assert!(
-            total <= config.max_position_embeddings,
-            "a sequence of {total} slots, but the model has {} positions",
+            longest <= config.max_position_embeddings,
+            "a sequence of {longest} slots, but the model has {} positions",
             config.max_position_embeddings
         );
         let device = &device.clone().without_autodiff();
-        let pads = match padding {
-            Padding::Right | Padding::BothWays(_) => &[0][..],
-            Padding::Left(pads) => pads,
+        let padded = match padding {
+            Padding::Left(pads) if pads.iter().any(|pad| *pad > 0) => Some(hidden_keys(
+                pads.iter().map(|pad| *pad..total),
+                total,
+                device,
+            )),
+            Padding::BothWays(lengths) => Some(hidden_keys(
+                lengths.iter().map(|length| 0..*length),
+                total,
+                device,
+            )),
+            Padding::Packed(lengths) => {
+                let held: usize = lengths.iter().sum();
+                assert!(
+                    past == 0 && held == slots,
+                    "{held} slots of packed samples in {slots} slots after {past} in a cache"
+                );
+                None
+            }
+            Padding::Right | Padding::Left(_) => None,
         };
-        let positions: Vec<Vec<usize>> = pads
-            .iter()
-            .map(|pad| {
-                (past..total)
-                    .map(|slot| slot.saturating_sub(*pad))
-                    .collect()
-            })
-            .collect();
-        let all_visible = slots == 1 && pads.iter().all(|pad| *pad == 0);
-        let mask = match padding {
-            Padding::BothWays(lengths) => Some(open_mask(lengths, slots, device)),
-            Padding::Right | Padding::Left(_) if all_visible => None,
-            Padding::Right | Padding::Left(_) => Some(causal_mask(past, slots, pads, device)),
+        let causal = match padding {
+            Padding::BothWays(_) => None,
+            Padding::Right | Padding::Left(_) => causal_mask(past, slots, device),
+            Padding::Packed(_) => causal_mask(0, longest, device),
         };
         Self {
-            rotation: Rotation::new(config, &positions, device),
-            mask,
+            rotation: Rotation::new(config, &padding.positions(past, slots), device),
+            padding: padding.clone(),
             dropout,
+            causal,
+            padded,
+        }
+    }
+
+    /// What is added to the scores of a chunk of `queries`, slots of a row or of a packed sample; absent where they see
+    /// every slot up to the chunk's end, or, both ways, all of the row's.
+    ///
+    /// # Shapes
+    /// `[B or 1, 1, queries or 1, keys]`
+    pub(crate) fn mask(&self, queries: Range<usize>) -> Option<Tensor<4>> {
+        let causal = self
+            .causal
+            .as_ref()
+            .filter(|_| queries.len() > 1)
+            .map(|mask| {
+                let [_, _, rows, columns] = mask.dims();
+                // A later chunk would see as much more as it begins later.
+                let first = columns - rows - queries.start;
+                mask.clone()
+                    .slice([0..1, 0..1, 0..queries.len(), first..first + queries.end])
+            });
+        let padded = self.padded.as_ref().map(|mask| match self.padding {
+            Padding::BothWays(_) => mask.clone(),
+            _ => mask.clone().slice_dim(3, 0..queries.end),
+        });
+        match (causal, padded) {
+            (Some(causal), Some(padded)) => Some(causal + padded),
+            (causal, padded) => causal.or(padded),
         }
     }
 }
 
-fn causal_mask(past: usize, slots: usize, pads: &[usize], device: &Device) -> Tensor<4> {
-    let total = past + slots;
-    let mut mask = Vec::with_capacity(pads.len() * slots * total);
-    for &pad in pads {
-        for query in past..total {
-            // Finite, so that the softmax of a padded query, which sees nothing, is no NaN.
-            mask.extend((0..total).map(|key| {
-                if (pad..=query).contains(&key) {
-                    0.0
-                } else {
-                    f32::MIN
-                }
-            }));
-        }
+/// The widest chunk of queries, for those that begin last, as [`Context`] keeps it; absent for a single query.
+fn causal_mask(past: usize, slots: usize, device: &Device) -> Option<Tensor<4>> {
+    let queries = slots.min(QUERY_CHUNK);
+    if queries <= 1 {
+        return None;
     }
-    let data = TensorData::new(mask, [pads.len(), 1, slots, total]);
-    Tensor::from_data(data, device)
+    let last = past + (slots - 1) / QUERY_CHUNK * QUERY_CHUNK;
+    let keys = last + queries;
+    let row = |query: usize| (0..keys).map(move |key| hidden(key > last + query));
+    let mask: Vec<f32> = (0..queries).flat_map(row).collect();
+    Some(Tensor::from_data(
+        TensorData::new(mask, [1, 1, queries, keys]),
+        device,
+    ))
 }
 
-/// The same for every query of a row, `[B, 1, 1, T]`.
-fn open_mask(lengths: &[usize], slots: usize, device: &Device) -> Tensor<4> {
-    let row =
-        |&length: &usize| (0..slots).map(move |key| if key < length { 0.0 } else { f32::MIN });
-    let mask: Vec<f32> = lengths.iter().flat_map(row).collect();
-    Tensor::from_data(TensorData::new(mask, [lengths.len(), 1, 1, slots]), device)
+/// The same for every query of a row, `[B, 1, 1, T]`: keys outside of the row's range are hidden.
+fn hidden_keys(
+    rows: impl ExactSizeIterator<Item = Range<usize>>,
+    slots: usize,
+    device: &Device,
+) -> Tensor<4> {
+    let shape = [rows.len(), 1, 1, slots];
+    let row = |seen: Range<usize>| (0..slots).map(move |key| hidden(!seen.contains(&key)));
+    let mask: Vec<f32> = rows.flat_map(row).collect();
+    Tensor::from_data(TensorData::new(mask, shape), device)
+}
+
+/// Finite, so that the softmax of a padded query, which sees nothing, is no NaN.
+fn hidden(is_hidden: bool) -> f32 {
+    if is_hidden { f32::MIN } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -224,18 +320,51 @@ mod tests {
 
     #[test]
     fn a_padded_row_sees_only_its_own_past() {
-        let mask = causal_mask(1, 2, &[0, 2], &Device::flex());
-        let visible: Vec<bool> = mask
-            .into_data()
-            .try_into_vec::<f32>()
-            .unwrap()
-            .iter()
-            .map(|v| *v == 0.0)
-            .collect();
+        let config = LlamaConfig::small(8, 8, 1, 1);
+        let padding = Padding::Left(vec![0, 2]);
+        let context = Context::new(&config, 1, 2, &padding, Dropout::OFF, &Device::flex());
         let (yes, no) = (true, false);
         assert_eq!(
-            visible,
+            visible(context.mask(1..3)),
             [yes, yes, no, yes, yes, yes, no, no, no, no, no, yes]
         );
+    }
+
+    #[test]
+    fn each_chunk_sees_its_own_past() {
+        let config = LlamaConfig::small(8, 8, 1, 1);
+        let slots = 2 * QUERY_CHUNK + 3;
+        for past in [0, 5] {
+            let context = Context::new(
+                &config,
+                past,
+                slots,
+                &Padding::Right,
+                Dropout::OFF,
+                &Device::flex(),
+            );
+            for first in [0, QUERY_CHUNK, 2 * QUERY_CHUNK] {
+                let queries = past + first..past + slots.min(first + QUERY_CHUNK);
+                let wanted: Vec<bool> = queries
+                    .clone()
+                    .flat_map(|query| (0..queries.end).map(move |key| key <= query))
+                    .collect();
+                assert!(visible(context.mask(queries)) == wanted, "{past} {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn packed_samples_count_from_their_own_start() {
+        let packed = Padding::Packed(vec![2, 3]);
+        assert_eq!(packed.positions(0, 5), [[0, 1, 0, 1, 2]]);
+        assert_eq!(packed.samples(1, 5), [[0..2, 2..5]]);
+        assert_eq!(Padding::Left(vec![1, 0]).samples(2, 4), [[1..4], [0..4]]);
+        assert_eq!(Padding::Right.samples(2, 4), [[0..4], [0..4]]);
+    }
+
+    fn visible(mask: Option<Tensor<4>>) -> Vec<bool> {
+        let mask: Vec<f32> = mask.unwrap().into_data().try_into_vec().unwrap();
+        mask.iter().map(|value| *value == 0.0).collect()
     }
 }

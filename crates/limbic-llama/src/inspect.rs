@@ -47,9 +47,10 @@ impl Llama {
         let wrong = |detail: String| Err(LlamaError::Ids(detail));
         let config = self.config();
         let slots = rows.first().map_or(0, Vec::len);
-        if slots == 0 || slots > config.max_position_embeddings {
+        let longest = padding.longest(slots);
+        if longest == 0 || longest > config.max_position_embeddings {
             return wrong(format!(
-                "{slots} in a row, wanted 1 to {} (`max_position_embeddings`)",
+                "{longest} in a row, wanted 1 to {} (`max_position_embeddings`)",
                 config.max_position_embeddings
             ));
         }
@@ -73,6 +74,14 @@ impl Llama {
                 rows.len(),
                 pads.len()
             )),
+            Padding::Packed(lengths)
+                if rows.len() != 1 || lengths.iter().sum::<usize>() != slots =>
+            {
+                wrong(format!(
+                    "{} rows of {slots} slots, but packed samples of {lengths:?} slots, which are one row",
+                    rows.len()
+                ))
+            }
             _ => Ok(slots),
         }
     }

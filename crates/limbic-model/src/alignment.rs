@@ -14,7 +14,7 @@ use limbic_encoders::Features;
 use limbic_llama::{Dropout, Padding};
 use serde::{Deserialize, Serialize};
 
-use crate::{Batch, EmotionLlm, Example};
+use crate::{Batch, EmotionLlm, Example, Layout};
 
 /// The common space's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,8 @@ pub struct PairBatch {
     pub size: usize,
     /// Positions that hold something, padding left out.
     pub num_positions: usize,
+    /// Positions that are computed, padding included.
+    pub num_slots: usize,
 }
 
 impl PairBatch {
@@ -120,7 +122,7 @@ impl PairBatch {
                     valence: None,
                 })
                 .collect();
-            let batch = Batch::new(&examples, device);
+            let batch = Batch::new(&examples, Layout::Padded, device);
             let shares = shares(sequences, batch.length, device);
             (batch, shares)
         };
@@ -130,6 +132,7 @@ impl PairBatch {
         Self {
             size: pairs.len(),
             num_positions: clips.num_positions + captions.num_positions,
+            num_slots: clips.num_slots() + captions.num_slots(),
             clips,
             media_shares,
             captions,

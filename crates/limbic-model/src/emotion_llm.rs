@@ -1,9 +1,9 @@
-//! The forward pass. Letters: B samples, L positions, D decoder width, V vocabulary, C classes, N selected positions.
+//! The forward pass. Letters: B samples, R rows, L slots of a row, D decoder width, V vocabulary, C classes, N selected positions.
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use limbic_encoders::{Fusion, Padded, Projector};
-use limbic_llama::{Dropout, Generation, Llama, Padding, Prompt, Sampling};
+use limbic_llama::{Dropout, Generation, Llama, Prompt, Sampling};
 
 use crate::batch::{PerSample, rows_of};
 use crate::{Alignment, Batch, Head, Mask, ModelError, Reads, Source};
@@ -98,7 +98,7 @@ impl EmotionLlm {
     /// Text embeddings with the projected and fused media in their slots.
     ///
     /// # Shapes
-    /// `[B, L, D]`; positions after a sample's end hold whatever row comes first, which no one looks at.
+    /// `[R, L, D]`; positions after a sample's end hold whatever row comes first, which no one looks at.
     pub(crate) fn embed(&self, batch: &Batch) -> Tensor<3> {
         let text = self.llama.embed(batch.text.clone());
         let dim = text.dims()[2];
@@ -127,7 +127,7 @@ impl EmotionLlm {
         }
         Tensor::cat(table, 0)
             .select(0, batch.places.clone())
-            .reshape([batch.size, batch.length, dim])
+            .reshape([batch.rows, batch.length, dim])
     }
 
     /// What fusion number `index` makes of the samples that have all of its sources; `None` where none has.
@@ -160,13 +160,13 @@ impl EmotionLlm {
         })
     }
 
-    /// Decoder states before the final norm, one row a position: `[B·L, D]`.
+    /// Decoder states before the final norm, one row a position: `[R·L, D]`.
     fn states(&self, batch: &Batch, dropout: Dropout) -> Tensor<2> {
         let hidden = self
             .llama
-            .hidden(self.embed(batch), &Padding::Right, None, dropout);
+            .hidden(self.embed(batch), batch.padding(), None, dropout);
         let dim = hidden.dims()[2];
-        hidden.reshape([batch.size * batch.length, dim])
+        hidden.reshape([batch.num_slots(), dim])
     }
 
     /// What was asked for, where there is something to learn: final norm, output layer and heads run on those positions
@@ -252,7 +252,7 @@ impl EmotionLlm {
         }
     }
 
-    /// Continues each prompt of a batch compiled without answers; `ids` name the samples' noise.
+    /// Continues each prompt of a padded batch compiled without answers; `ids` name the samples' noise.
     ///
     /// # Errors
     /// Prompts too long for the decoder, or logits that are not finite.
@@ -302,7 +302,7 @@ mod tests {
         let compiled = fixture.two();
         let batch = fixture.batch(&compiled, &[0, 1]);
         let rows = host(model.embed(&batch));
-        let dim = rows.len() / (batch.size * batch.length);
+        let dim = rows.len() / batch.num_slots();
         let text = |ids: &[u32]| {
             let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
             let shape = [1, ids.len()];

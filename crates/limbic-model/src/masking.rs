@@ -9,7 +9,7 @@ use limbic_data::{Compiled, Segment};
 use limbic_llama::{Dropout, Padding};
 use limbic_weights::CounterRng;
 
-use crate::{Batch, ClipMedia, EmotionLlm, Example};
+use crate::{Batch, ClipMedia, EmotionLlm, Example, Layout};
 
 /// What stands for a hidden token.
 #[derive(Module, Debug)]
@@ -94,6 +94,8 @@ pub struct MaskedBatch {
     wanted: (Tensor<1, Int>, Tensor<1, Int>),
     /// Positions that hold something, padding left out.
     pub num_positions: usize,
+    /// Positions that are computed, padding included.
+    pub num_slots: usize,
 }
 
 impl MaskedBatch {
@@ -126,7 +128,7 @@ impl MaskedBatch {
                 valence: None,
             })
             .collect();
-        let batch = Batch::new(&examples, device);
+        let batch = Batch::new(&examples, Layout::Padded, device);
         let lengths: Vec<usize> = sequences.iter().map(Compiled::length).collect();
         let mut masks = vec![0.0f32; batch.size * batch.length];
         let (mut at, mut targets) = (Vec::new(), Vec::new());
@@ -147,6 +149,7 @@ impl MaskedBatch {
         let shape = [batch.size, batch.length, 1];
         Self {
             num_positions: batch.num_positions,
+            num_slots: batch.num_slots(),
             masks: Tensor::from_data(TensorData::new(masks, shape), device),
             wanted: (ints(at), ints(targets)),
             lengths,

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use limbic_data::{LabelSet, Task};
 use limbic_eval::{Confusion, Regression, Scores, parse_answer};
 use limbic_llama::Sampling;
-use limbic_model::{Batch, EmotionLlm, Judgement, Trainables};
+use limbic_model::{Batch, EmotionLlm, Judgement, Layout, Trainables};
 use serde::Serialize;
 
 use crate::RunError;
@@ -245,7 +245,9 @@ impl Evaluator<'_> {
         first: u64,
     ) -> anyhow::Result<Vec<Prediction>> {
         let _held = hold_drawn(drawn)?;
-        let batch = with_examples(drawn, |examples| Batch::new(examples, device));
+        let batch = with_examples(drawn, |examples| {
+            Batch::new(examples, Layout::Padded, device)
+        });
         let lengths: Vec<usize> = drawn.iter().map(|d| d.compiled.prompt_length()).collect();
         let ids: Vec<u64> = (first..first + drawn.len() as u64).collect();
         let tokens: Vec<Option<Vec<u32>>> = if self.mute {

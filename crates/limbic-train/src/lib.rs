@@ -10,6 +10,7 @@
 //! optimizer's two moments; [`Checkpoint`] holds them.
 
 mod assembly;
+mod batching;
 mod blueprint;
 mod cache_entry;
 mod checkpoint;
@@ -29,6 +30,7 @@ mod losses;
 mod model_recipe;
 mod objectives;
 mod optimizer;
+mod order;
 mod perception;
 mod reading;
 mod recipe;
@@ -47,6 +49,7 @@ mod trainer;
 #[cfg(test)]
 mod tests;
 
+pub use batching::Shards;
 pub use checkpoint::{Best, Checkpoint, Checkpoints, Progress};
 pub use dataset::{Dataset, Drawn, Dropped, Questions, Sample};
 pub use error::RunError;

@@ -34,6 +34,7 @@ struct Window {
     samples: usize,
     tokens: usize,
     positions: usize,
+    slots: usize,
     loss: f64,
     terms: PerTerm<f64>,
 }
@@ -57,6 +58,8 @@ pub(crate) struct StepRecord {
     pub(crate) tokens: usize,
     /// Positions of the step, padding left out.
     pub(crate) positions: usize,
+    /// Positions of the step, padding included.
+    pub(crate) slots: usize,
 }
 
 impl Window {
@@ -67,6 +70,7 @@ impl Window {
             samples: 0,
             tokens: 0,
             positions: 0,
+            slots: 0,
             loss: 0.0,
             terms: PerTerm::default(),
         }
@@ -125,6 +129,7 @@ impl<'a> Logger<'a> {
         window.samples += record.samples;
         window.tokens += record.tokens;
         window.positions += record.positions;
+        window.slots += record.slots;
         window.loss += record.loss.total;
         for (term, loss) in &record.loss.terms {
             window.terms[*term] += loss;
@@ -149,6 +154,10 @@ impl<'a> Logger<'a> {
                 window.tokens as f64 / seconds,
             ),
             ("positions_per_second", window.positions as f64 / seconds),
+            (
+                "real_positions",
+                window.positions as f64 / window.slots.max(1) as f64,
+            ),
         ]);
         let mut parts = Vec::new();
         for (term, _) in &record.loss.terms {

@@ -4,7 +4,7 @@
 use burn::tensor::{Device, Tensor};
 use limbic_data::Task;
 use limbic_eval::Regression;
-use limbic_model::{EmotionLlm, MaskedCaption};
+use limbic_model::{EmotionLlm, Layout, MaskedCaption};
 
 use crate::dataset::{Dataset, Drawn, hold_drawn};
 use crate::evaluate::Evaluator;
@@ -105,14 +105,15 @@ impl Evaluator<'_> {
             .filter(|term| objectives.is_active(*term))
             .collect();
         let size = self.recipe.batch_size;
-        let masked = objectives.masked(drawn, 0, MaskKey::Evaluation);
+        let places: Vec<usize> = (0..drawn.len()).collect();
+        let masked = objectives.masked(drawn, &places, MaskKey::Evaluation);
         let home = self.replicas.home();
         let job = |model: &EmotionLlm, device: &Device, number: usize| -> anyhow::Result<_> {
             let range = number * size..((number + 1) * size).min(drawn.len());
             let (drawn, masked): (&[Drawn], &[Option<MaskedCaption>]) =
                 (&drawn[range.clone()], &masked[range]);
             let _held = hold_drawn(drawn)?;
-            let batch = ShardBatch::new(drawn, masked, &terms, objectives, device);
+            let batch = ShardBatch::new(drawn, masked, &terms, objectives, Layout::Padded, device);
             let reading = batch.read(model, None);
             let scale = reading.log_scale.clone();
             let gathered = Gathered::of(&reading, &home);

@@ -240,6 +240,9 @@ pub struct TrainRecipe {
     /// their number and not on the number of devices.
     #[serde(default = "shards")]
     pub shards: usize,
+    /// How samples of several lengths are put together.
+    #[serde(default)]
+    pub batching: Batching,
     /// Peak learning rate of each part; a part that is not named is frozen.
     pub learning_rate: BTreeMap<Part, f64>,
     /// LoRA+ (Hayou et al. 2024): the rate of the adapters' second factors over that of the first ones, which is the
@@ -273,6 +276,19 @@ pub struct TrainRecipe {
     /// Steps whose gradient is not finite are skipped; more than this many in a row end the run.
     #[serde(default = "max_skipped")]
     pub max_skipped: u64,
+}
+
+/// How samples of several lengths are put together. Each shard is one pass through the model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Batching {
+    /// A shard's samples are padded to the longest of them.
+    #[default]
+    Padded,
+    /// The same, but samples of like length come in the same steps.
+    Grouped,
+    /// A shard's samples lie end to end in one row, and the shards of a step are about equally long.
+    Packed,
 }
 
 /// How the learning rate goes on from its peak.

@@ -8,7 +8,7 @@ use limbic_model::{EmotionLlm, MaskedCaption, Trainables};
 use limbic_weights::CounterRng;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::dataset::Drawn;
+use crate::batching::Shards;
 use crate::gathered::{Gathered, Pull};
 use crate::loss::joint_loss;
 use crate::objectives::{MaskKey, Objectives};
@@ -30,7 +30,7 @@ struct Replica {
 
 /// One step's samples and what they are divided by, before any replica begins.
 struct Step<'a> {
-    shards: &'a [&'a [Drawn<'a>]],
+    shards: &'a Shards<'a>,
     /// Captions with hidden tokens, a list a shard.
     masked: Vec<Vec<Option<MaskedCaption>>>,
     objectives: &'a Objectives,
@@ -40,15 +40,14 @@ struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    fn new(shards: &'a [&'a [Drawn<'a>]], objectives: &'a Objectives, step: u64) -> Self {
-        let mut first = 0;
+    fn new(shards: &'a Shards<'a>, objectives: &'a Objectives, step: u64) -> Self {
         let mut divisors = Divisors::default();
-        let mut masked = Vec::with_capacity(shards.len());
-        for shard in shards {
-            let of_shard = objectives.masked(shard, first, MaskKey::Step(step));
-            divisors += objectives.divisors(shard, &of_shard);
+        let mut masked = Vec::with_capacity(shards.shards.len());
+        for shard in &shards.shards {
+            let key = MaskKey::Step(step);
+            let of_shard = objectives.masked(&shard.drawn, &shard.places, key);
+            divisors += objectives.divisors(&shard.drawn, &of_shard);
             masked.push(of_shard);
-            first += shard.len();
         }
         let weights = objectives.weights(step);
         Self {
@@ -64,8 +63,9 @@ impl<'a> Step<'a> {
     }
 
     fn batch(&self, number: usize, terms: &[Term], device: &Device) -> ShardBatch {
-        let (drawn, masked) = (self.shards[number], &self.masked[number]);
-        ShardBatch::new(drawn, masked, terms, self.objectives, device)
+        let (drawn, masked) = (&self.shards.shards[number].drawn, &self.masked[number]);
+        let layout = self.shards.layout;
+        ShardBatch::new(drawn, masked, terms, self.objectives, layout, device)
     }
 }
 
@@ -81,6 +81,8 @@ pub struct StepGradient {
     pub divisors: Divisors,
     /// Positions processed, padding left out.
     pub positions: usize,
+    /// Positions processed, padding included.
+    pub slots: usize,
 }
 
 impl Replicas {
@@ -118,7 +120,7 @@ impl Replicas {
         &self,
         trainables: &Trainables,
         values: &Tensor<1>,
-        shards: &[&[Drawn]],
+        shards: &Shards,
         objectives: &Objectives,
         step: u64,
         dropout: CounterRng,
@@ -139,17 +141,19 @@ impl Replicas {
             let gradient = objective
                 .filter(Tensor::is_tracked)
                 .map(|objective| trainables.gradients(&model, &objective.backward()));
-            (gradient, sums, batch.num_positions())
+            (gradient, sums, batch.num_positions(), batch.num_slots())
         };
-        let per_shard = self.run(shards.len(), job);
+        let count = shards.shards.len();
+        let per_shard = self.run(count, job);
 
         let mut sums = pulls.map_or_else(LossSums::default, |(_, sums)| sums);
-        let mut positions = 0;
-        let mut leaves = Vec::with_capacity(shards.len());
+        let (mut positions, mut slots) = (0, 0);
+        let mut leaves = Vec::with_capacity(count);
         let mut took_part = vec![false; trainables.num_parameters()];
-        for (gradient, shard, count) in per_shard {
+        for (gradient, shard, of_shard, with_padding) in per_shard {
             sums += shard;
-            positions += count;
+            positions += of_shard;
+            slots += with_padding;
             leaves.push(match gradient {
                 Some((gradient, of_shard)) => {
                     for (any, of_shard) in took_part.iter_mut().zip(of_shard) {
@@ -166,6 +170,7 @@ impl Replicas {
             sums,
             divisors: step.divisors,
             positions,
+            slots,
         }
     }
 
@@ -189,7 +194,7 @@ impl Replicas {
             return None;
         }
         let home = values.device();
-        let shards = self.run(step.shards.len(), |replica, number| {
+        let shards = self.run(step.shards.shards.len(), |replica, number| {
             let values = values.clone().to_device(&replica.device);
             let model = trainables.scatter_plain(replica.model.clone(), &values);
             let batch = step.batch(number, &terms, &replica.device);

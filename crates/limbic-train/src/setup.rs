@@ -16,7 +16,7 @@ use crate::objectives::Objectives;
 use crate::run_dir::{RunFile, start_folder};
 use crate::terms::Term;
 use crate::trainer::Start;
-use crate::{Metric, Recipe, RunDir, RunError};
+use crate::{Batching, Metric, Recipe, RunDir, RunError};
 
 /// A run ready to start.
 pub struct Setup {
@@ -150,7 +150,10 @@ impl Setup {
             }
             datasets.push(dataset);
         }
-        let [train, validation] = datasets.try_into().expect("two datasets were made");
+        let [mut train, validation] = datasets.try_into().expect("two datasets were made");
+        if recipe.train.batching == Batching::Grouped {
+            train = train.grouped(recipe.train.batch_size * recipe.train.accumulate);
+        }
         let objectives = Objectives::new(
             &recipe.train.loss,
             &config,

@@ -7,7 +7,7 @@ use limbic_data::Segment;
 use limbic_encoders::Features;
 use limbic_llama::Dropout;
 use limbic_model::{
-    Batch, ClipMedia, EmotionLlm, Example, MaskedBatch, MaskedCaption, PairBatch, Readout,
+    Batch, ClipMedia, EmotionLlm, Example, Layout, MaskedBatch, MaskedCaption, PairBatch, Readout,
 };
 use limbic_weights::CounterRng;
 
@@ -39,12 +39,14 @@ pub(crate) struct Reading {
 }
 
 impl ShardBatch {
-    /// Lays out `drawn`, of which `masked` are the captions with hidden tokens, on `device`.
+    /// Lays out `drawn`, of which `masked` are the captions with hidden tokens, on `device`. Captions are padded
+    /// whatever the `layout` of prompts: they are read both ways, or are means over rows.
     pub(crate) fn new(
         drawn: &[Drawn],
         masked: &[Option<MaskedCaption>],
         terms: &[Term],
         objectives: &Objectives,
+        layout: Layout,
         device: &Device,
     ) -> Self {
         let reads_prompts = [Term::Lm, Term::Class, Term::Valence];
@@ -75,8 +77,11 @@ impl ShardBatch {
             .collect();
         let bos = objectives.bos;
         Self {
-            prompts: prompts
-                .then(|| with_examples(drawn, |examples: &[Example]| Batch::new(examples, device))),
+            prompts: prompts.then(|| {
+                with_examples(drawn, |examples: &[Example]| {
+                    Batch::new(examples, layout, device)
+                })
+            }),
             masked: (!captions.is_empty()).then(|| MaskedBatch::new(&captions, bos, device)),
             pairs: (!pairs.is_empty()).then(|| PairBatch::new(&pairs, bos, device)),
             texts: pairs.iter().map(|(_, text)| text.to_vec()).collect(),
@@ -118,5 +123,12 @@ impl ShardBatch {
         self.prompts.as_ref().map_or(0, |batch| batch.num_positions)
             + self.masked.as_ref().map_or(0, |batch| batch.num_positions)
             + self.pairs.as_ref().map_or(0, |batch| batch.num_positions)
+    }
+
+    /// Positions computed, padding included.
+    pub(crate) fn num_slots(&self) -> usize {
+        self.prompts.as_ref().map_or(0, Batch::num_slots)
+            + self.masked.as_ref().map_or(0, |batch| batch.num_slots)
+            + self.pairs.as_ref().map_or(0, |batch| batch.num_slots)
     }
 }

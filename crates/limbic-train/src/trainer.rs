@@ -9,8 +9,8 @@ use limbic_llama::Sampling;
 use limbic_model::{Alignment, Part, Trainables, write_directory};
 use limbic_weights::{CounterRng, ParameterTable, Weights};
 
+use crate::batching::Shards;
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, Progress};
-use crate::dataset::Drawn;
 use crate::evaluate::{Evaluation, Evaluator};
 use crate::log::{Logger, Say, StepRecord};
 use crate::optimizer::{AdamW, clip, global_norm, schedule};
@@ -139,9 +139,8 @@ impl<'a> Trainer<'a> {
         let step = self.progress.step;
         let samples = samples_per_step(recipe);
         let drawn = self.setup.train.draw(step * samples as u64, samples)?;
-        let shards: Vec<&[Drawn]> = drawn
-            .chunks(recipe.train.batch_size / recipe.train.shards)
-            .collect();
+        let count = recipe.train.shards * recipe.train.accumulate;
+        let shards = Shards::cut(drawn, count, recipe.train.batching);
         let dropout = CounterRng::new(recipe.seed).site("dropout").index(step);
         let objectives = &self.setup.objectives;
         let StepGradient {
@@ -150,6 +149,7 @@ impl<'a> Trainer<'a> {
             sums,
             divisors,
             positions,
+            slots,
         } = self.replicas.gradient(
             &self.setup.trainables,
             &self.values,
@@ -178,7 +178,7 @@ impl<'a> Trainer<'a> {
         let told = [Term::Lm, Term::Masked].into_iter();
         let told = told.filter(|term| objectives.is_active(*term));
         let tokens = told.map(|term| divisors[term] as usize).sum();
-        self.record(loss, rate, norm, tokens, positions)
+        self.record(loss, rate, norm, tokens, [positions, slots])
     }
 
     fn record(
@@ -187,7 +187,7 @@ impl<'a> Trainer<'a> {
         rate: f64,
         norm: f64,
         tokens: usize,
-        positions: usize,
+        [positions, slots]: [usize; 2],
     ) -> anyhow::Result<()> {
         let recipe = &self.setup.recipe;
         let samples = samples_per_step(recipe);
@@ -201,6 +201,7 @@ impl<'a> Trainer<'a> {
             samples,
             tokens,
             positions,
+            slots,
         };
         let due = self.is_due(recipe.run.log_every) || self.is_last();
         self.log.step(&record, due)

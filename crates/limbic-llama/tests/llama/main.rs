@@ -10,6 +10,8 @@ mod generation;
 mod golden;
 /// Plausible mistakes, each of which the comparison must see.
 mod mistakes;
+/// Several samples in one row.
+mod packed;
 
 use std::path::{Path, PathBuf};
 

@@ -15,7 +15,8 @@ use limbic_weights::CounterRng;
 
 use crate::{
     AlignmentConfig, Artifact, ArtifactConfig, Batch, ClipMedia, DecoderSource, Example, FORMAT,
-    FusedConfig, HeadConfig, InputConfig, MaskedBatch, MaskedCaption, PairBatch, Part, Trainables,
+    FusedConfig, HeadConfig, InputConfig, Layout, MaskedBatch, MaskedCaption, PairBatch, Part,
+    Trainables,
 };
 
 pub(crate) const ALL_PARTS: [Part; 5] = [
@@ -217,6 +218,16 @@ impl Fixture {
 
     /// A batch of the clips of these numbers.
     pub(crate) fn batch(&self, compiled: &[Compiled; 2], rows: &[usize]) -> Batch {
+        self.batch_as(Layout::Padded, compiled, rows)
+    }
+
+    /// The same, laid out as `layout` says.
+    pub(crate) fn batch_as(
+        &self,
+        layout: Layout,
+        compiled: &[Compiled; 2],
+        rows: &[usize],
+    ) -> Batch {
         let features = [
             [Some(&self.voices[0]), Some(&self.pitches[0])],
             [Some(&self.voices[1]), None],
@@ -230,7 +241,7 @@ impl Fixture {
                 valence: Some([0.5, -0.25][*row]),
             })
             .collect();
-        Batch::new(&examples, &device())
+        Batch::new(&examples, layout, &device())
     }
 }
 
