@@ -2,6 +2,7 @@
 
 pub(crate) mod eval;
 pub(crate) mod export;
+pub(crate) mod extract;
 pub(crate) mod fetch;
 pub(crate) mod import;
 pub(crate) mod import_model;

@@ -57,6 +57,8 @@ pub struct FeatureReader {
     device: Device,
     /// Bytes of features that may still be kept in memory.
     room: AtomicU64,
+    /// Whether entries that are not kept are verified all the same.
+    verifies: bool,
 }
 
 /// What is known of a clip's features before media are decoded.
@@ -77,6 +79,29 @@ impl FeatureReader {
         device: &Device,
         cache: &CacheRecipe,
     ) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self::build_reader(config, device, cache)?))
+    }
+
+    /// The same, to fill the cache: nothing is kept in memory, and every entry that is found is verified.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) fn verifying(
+        config: &ArtifactConfig,
+        device: &Device,
+        cache: &CacheRecipe,
+    ) -> anyhow::Result<Arc<Self>> {
+        let mut reader = Self::build_reader(config, device, cache)?;
+        reader.room = AtomicU64::new(0);
+        reader.verifies = true;
+        Ok(Arc::new(reader))
+    }
+
+    fn build_reader(
+        config: &ArtifactConfig,
+        device: &Device,
+        cache: &CacheRecipe,
+    ) -> anyhow::Result<Self> {
         let room = cache.memory_gib * (1u64 << 30) as f64;
         let cache = FeatureCache::new(cache);
         let mut reader = Self {
@@ -87,6 +112,7 @@ impl FeatureReader {
             perception_of: Vec::new(),
             device: device.clone(),
             room: AtomicU64::new(room as u64),
+            verifies: false,
             cache,
         };
         for input in &config.inputs {
@@ -107,7 +133,7 @@ impl FeatureReader {
             };
             reader.perception_of.push(number);
         }
-        Ok(Arc::new(reader))
+        Ok(reader)
     }
 
     /// The number of the encoder of `input`.
@@ -170,6 +196,7 @@ impl FeatureReader {
                 }
                 features.map(|features| Some(Stored::from(features)))
             }
+            Some(Some(_)) if self.verifies && cache.get(&of_clip.key).is_none() => None,
             Some(Some(shape)) => Some(Some(self.on_call(clip, number, key.clone(), shape))),
             None => None,
         };

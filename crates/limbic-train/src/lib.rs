@@ -9,6 +9,7 @@
 //! A run is a function of (recipe, data, weights, seed). The one state besides the step is the trained values and the
 //! optimizer's two moments; [`Checkpoint`] holds them.
 
+mod ahead;
 mod assembly;
 mod batching;
 mod blueprint;
@@ -17,6 +18,7 @@ mod checkpoint;
 mod dataset;
 mod error;
 mod evaluate;
+mod extract;
 mod feature_cache;
 mod features;
 mod file_digest;
@@ -54,6 +56,7 @@ pub use checkpoint::{Best, Checkpoint, Checkpoints, Progress};
 pub use dataset::{Dataset, Drawn, Dropped, Questions, Sample};
 pub use error::RunError;
 pub use evaluate::{Evaluation, Evaluator, Prediction, Scored};
+pub use extract::{ClipShard, Extraction, extract};
 pub use feature_cache::CacheReport;
 pub use features::{EncodedClip, FeatureReader, Quarantined};
 pub use gathered::{info_nce_sum, valence_sum};

@@ -31,7 +31,7 @@ pub struct Setup {
     /// What it is trained for.
     pub objectives: Objectives,
     /// What is learnt from.
-    pub train: Dataset,
+    pub train: Arc<Dataset>,
     /// What progress is judged on.
     pub validation: Dataset,
     /// Keeps other processes from the run's folder.
@@ -67,7 +67,7 @@ impl Setup {
             })?),
             None => None,
         };
-        let config = blueprint(&recipe, init.as_ref())?;
+        let config = blueprint(&recipe, init.as_ref().map(|init| &init.config))?;
         let compiler = config.compiler().map_err(at_fault)?;
         for note in check_labels(&recipe, &manifest, config.labels.as_ref())? {
             say(&note);
@@ -173,7 +173,7 @@ impl Setup {
             run_dir,
             trainables,
             objectives,
-            train,
+            train: Arc::new(train),
             validation,
             artifact,
             _lock: lock,
