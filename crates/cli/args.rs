@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Parser, Subcommand};
 use limbic_data::{Source, Split};
 use limbic_model::Published;
+use limbic_train::ClipShard;
 use limbic_weights::Precision;
 
 use crate::commands::bench::args::BenchCommand;
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     /// Make or import data
     #[command(subcommand)]
     Data(DataCommand),
+    /// Fill the feature cache of a recipe without training
+    Extract(ExtractArgs),
     /// Train what a recipe describes, from its last checkpoint if there is one
     Train(TrainArgs),
     /// Score a finished run on a split
@@ -98,6 +101,21 @@ pub(crate) struct ImportModelArgs {
     /// Folder to make
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ExtractArgs {
+    /// The recipe
+    pub(crate) recipe: PathBuf,
+    /// Changes to the recipe, for example cache.directory=/scratch/cache
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// A part of the clips, for example 2/8: all eight of them are all clips
+    #[arg(long, default_value_t = ClipShard::ALL)]
+    pub(crate) shard: ClipShard,
+    /// As for train; the first of them encodes
+    #[arg(long, default_value = "cpu")]
+    pub(crate) devices: String,
 }
 
 #[derive(clap::Args)]

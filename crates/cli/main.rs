@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Data(DataCommand::Synth(args)) => commands::synth::run(&args),
         Command::Data(DataCommand::Import(args)) => commands::import::run(&args),
+        Command::Extract(args) => commands::extract::run(&args),
         Command::Train(args) => commands::train::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Infer(args) => commands::infer::run(&args),

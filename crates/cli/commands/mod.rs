@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod export;
+pub(crate) mod extract;
 pub(crate) mod fetch;
 pub(crate) mod import;
 pub(crate) mod import_model;

@@ -131,7 +131,7 @@ impl ArtifactConfig {
     ///
     /// # Errors
     /// An unreadable file, or one of another format.
-    pub(crate) fn read(folder: &Path) -> Result<Self, ModelError> {
+    pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join(MM_CONFIG);
         let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
         let config: Self = serde_json::from_str(&text)

@@ -12,9 +12,10 @@ use limbic_model::{
 use limbic_weights::Precision;
 
 use crate::blueprint::at_fault;
-use crate::features::{EncodedClip, statistics};
+use crate::features::EncodedClip;
 use crate::recipe::DecoderRecipe;
 use crate::reference::Reference;
+use crate::statistics::statistics;
 use crate::{Recipe, RunError};
 
 /// What [`Setup`](crate::Setup) puts a model together from.
@@ -158,12 +159,12 @@ impl Assembly<'_> {
         train: &[EncodedClip],
     ) -> anyhow::Result<()> {
         let measured = |index: usize| {
-            statistics(train, index).ok_or_else(|| {
-                RunError::Data(format!(
+            statistics(train, index)?.ok_or_else(|| {
+                anyhow::Error::from(RunError::Data(format!(
                     "no training clip has input `{}`, so its features cannot be standardised; \
                      leave it out of `inputs`",
                     self.config.inputs[index].name
-                ))
+                )))
             })
         };
         let config = self.config;

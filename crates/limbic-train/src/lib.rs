@@ -10,18 +10,24 @@
 //! A run is a function of (recipe, data, weights, seed). The one state besides the step is the trained values and the
 //! optimizer's two moments; [`Checkpoint`] holds them.
 
+mod ahead;
 mod assembly;
 mod batching;
 pub mod bench;
 mod blueprint;
+mod cache_entry;
 mod checkpoint;
 mod dataset;
 mod error;
 mod evaluate;
+mod extract;
+mod feature_cache;
 mod features;
+mod file_digest;
 mod gathered;
 mod import;
 mod log;
+mod loose_file;
 mod loss;
 mod loss_recipe;
 mod losses;
@@ -31,6 +37,7 @@ mod optimizer;
 mod order;
 mod plan;
 mod precision;
+mod perception;
 mod reading;
 mod recipe;
 mod reduce;
@@ -40,6 +47,8 @@ mod run_dir;
 mod scoring;
 mod setup;
 mod shard;
+mod statistics;
+mod stored;
 mod terms;
 mod trainer;
 
@@ -51,6 +60,8 @@ pub use checkpoint::{Best, Checkpoint, Checkpoints, Progress};
 pub use dataset::{Dataset, Drawn, Dropped, Questions, Sample};
 pub use error::RunError;
 pub use evaluate::{Evaluation, Evaluator, Prediction, Scored};
+pub use extract::{ClipShard, Extraction, extract};
+pub use feature_cache::CacheReport;
 pub use features::{EncodedClip, FeatureReader, Quarantined};
 pub use gathered::{info_nce_sum, valence_sum};
 pub use import::Import;
@@ -69,5 +80,6 @@ pub use replicas::{Replicas, StepGradient};
 pub use run_dir::{RunDir, RunFile, RunResult};
 pub use scoring::{ClipAnswer, Model, SplitScores, find_artifact};
 pub use setup::Setup;
+pub use stored::{OnCall, Stored};
 pub use terms::{Divisors, LossMeans, LossSums, PerTerm, Term};
 pub use trainer::{Start, train};

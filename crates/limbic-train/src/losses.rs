@@ -7,7 +7,7 @@ use limbic_eval::Regression;
 use limbic_model::EmotionLlm;
 
 use crate::batching::{Shard, Shards};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, hold_drawn};
 use crate::evaluate::Evaluator;
 use crate::gathered::Gathered;
 use crate::loss::{own_sums, value};
@@ -34,7 +34,7 @@ impl Evaluator<'_> {
     /// the split is contrasted with all of it.
     ///
     /// # Errors
-    /// Prompts that cannot be compiled.
+    /// Prompts that cannot be compiled; clips whose media are not what they were.
     pub(crate) fn losses(
         &self,
         dataset: &Dataset,
@@ -64,8 +64,8 @@ impl Evaluator<'_> {
         let questions = Shards::of_like_length(questions, size, |drawn| drawn.compiled.length());
         let clips = Shards::of_like_length(clips, size, |drawn| drawn.sample.caption.len());
         let prompts = [Term::Lm, Term::Class, Term::Valence];
-        let of_prompts = self.pass(&questions, &prompts, objectives);
-        let of_captions = self.pass(&clips, &[Term::Contrastive, Term::Masked], objectives);
+        let of_prompts = self.pass(&questions, &prompts, objectives)?;
+        let of_captions = self.pass(&clips, &[Term::Contrastive, Term::Masked], objectives)?;
 
         let mut sums = of_prompts.sums;
         sums += of_captions.sums;
@@ -97,16 +97,22 @@ impl Evaluator<'_> {
         })
     }
 
-    fn pass(&self, shards: &Shards, terms: &[Term], objectives: &Objectives) -> Pass {
+    fn pass(
+        &self,
+        shards: &Shards,
+        terms: &[Term],
+        objectives: &Objectives,
+    ) -> anyhow::Result<Pass> {
         let terms: Vec<Term> = terms
             .iter()
             .copied()
             .filter(|term| objectives.is_active(*term))
             .collect();
         let home = self.replicas.home();
-        let job = |model: &EmotionLlm, device: &Device, number: usize| {
+        let job = |model: &EmotionLlm, device: &Device, number: usize| -> anyhow::Result<_> {
             let Shard { drawn, places } = &shards.shards[number];
             let masked = &objectives.masked(drawn, places, MaskKey::Evaluation);
+            let _held = hold_drawn(drawn)?;
             let batch = ShardBatch::new(drawn, masked, &terms, objectives, shards.layout, device);
             let reading = batch.read(model, None, None);
             let scale = reading.log_scale.clone();
@@ -115,7 +121,7 @@ impl Evaluator<'_> {
             for (term, sum) in own_sums(reading, objectives) {
                 sums[term] = value(&sum);
             }
-            (sums, objectives.divisors(drawn, masked), gathered, scale)
+            Ok((sums, objectives.divisors(drawn, masked), gathered, scale))
         };
         let batches = if terms.is_empty() {
             Vec::new()
@@ -125,7 +131,8 @@ impl Evaluator<'_> {
         };
         let (mut sums, mut divisors) = (LossSums::default(), Divisors::default());
         let (mut shards, mut scale) = (Vec::new(), None);
-        for (of_batch, counts, gathered, of_model) in batches {
+        for of_batch in batches {
+            let (of_batch, counts, gathered, of_model) = of_batch?;
             sums += of_batch;
             divisors += counts;
             shards.push(gathered);
@@ -138,11 +145,11 @@ impl Evaluator<'_> {
                 sums[term] = value(&sum);
             }
         }
-        Pass {
+        Ok(Pass {
             sums,
             divisors,
             gathered,
-        }
+        })
     }
 }
 

@@ -48,6 +48,9 @@ pub struct Recipe {
     /// Where the run lies and how often it is saved.
     #[serde(default)]
     pub run: RunRecipe,
+    /// Where features are kept. It changes how fast a run is, and nothing that comes out.
+    #[serde(default)]
+    pub cache: CacheRecipe,
 }
 
 /// The model: a decoder, what it perceives, what is added to it.
@@ -353,6 +356,31 @@ pub struct RunRecipe {
     pub keep: usize,
 }
 
+/// Where features of frozen encoders are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheRecipe {
+    /// Whether they are kept on disk.
+    pub enabled: bool,
+    /// The folder, which any number of processes may share.
+    pub directory: PathBuf,
+    /// Size of that folder in GiB, beyond which what was not used for longest is removed.
+    pub max_gib: f64,
+    /// Features kept in memory, in GiB. What goes beyond is fetched a few steps before it is needed.
+    pub memory_gib: f64,
+}
+
+impl Default for CacheRecipe {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            directory: "cache".into(),
+            max_gib: 64.0,
+            memory_gib: 4.0,
+        }
+    }
+}
+
 impl Default for EvaluationRecipe {
     fn default() -> Self {
         Self {
@@ -514,6 +542,7 @@ impl Recipe {
         for (key, value) in [
             ("train.final_rate", train.final_rate),
             ("train.weight_decay", train.weight_decay),
+            ("cache.memory_gib", self.cache.memory_gib),
         ] {
             check(
                 value >= 0.0 && value.is_finite(),
@@ -523,6 +552,7 @@ impl Recipe {
         for (key, value) in [
             ("train.epsilon", train.epsilon),
             ("train.clip_norm", train.clip_norm),
+            ("cache.max_gib", self.cache.max_gib),
         ] {
             check(
                 value > 0.0 && value.is_finite(),

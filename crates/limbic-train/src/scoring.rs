@@ -1,6 +1,7 @@
 //! A finished model put to use: scored on a split, or asked about one clip.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
@@ -16,7 +17,7 @@ use crate::dataset::{Dataset, Dropped, Questions};
 use crate::evaluate::{Evaluator, Prediction, Scored};
 use crate::features::{EncodedClip, FeatureReader, Quarantined};
 use crate::log::Say;
-use crate::recipe::EvaluationRecipe;
+use crate::recipe::{CacheRecipe, EvaluationRecipe};
 use crate::replicas::Replicas;
 use crate::{RunDir, RunError};
 
@@ -29,7 +30,7 @@ pub struct Model {
     /// The run it came from, where it lies in one.
     pub run: Option<RunDir>,
     settings: EvaluationRecipe,
-    reader: FeatureReader,
+    reader: Arc<FeatureReader>,
     replicas: Replicas,
 }
 
@@ -108,15 +109,25 @@ impl Model {
     /// Neither there, not finished, damaged.
     pub fn open(named: &Path, devices: &[Device], suits: Precision) -> anyhow::Result<Self> {
         let (folder, run) = find_artifact(named)?;
-        let settings = match &run {
-            Some(run) => run.read_recipe()?.evaluation,
-            None => EvaluationRecipe::default(),
+        let (settings, cache) = match &run {
+            Some(run) => {
+                let recipe = run.read_recipe()?;
+                (recipe.evaluation, recipe.cache)
+            }
+            // It may lie anywhere, and leaves nothing behind there.
+            None => (
+                EvaluationRecipe::default(),
+                CacheRecipe {
+                    enabled: false,
+                    ..CacheRecipe::default()
+                },
+            ),
         };
         let device = devices[0].clone().without_autodiff();
         let mut artifact = Artifact::read(&folder, &device)?;
         artifact.model.llama = artifact.model.llama.hold_in(suits);
         Ok(Self {
-            reader: FeatureReader::new(&artifact.config, &device)?,
+            reader: FeatureReader::new(&artifact.config, &device, &cache)?,
             replicas: Replicas::new(&artifact.model, devices)?,
             artifact,
             folder,
@@ -208,7 +219,7 @@ impl Model {
     /// # Errors
     /// Unreadable media, or none that the model perceives.
     pub fn ask(&self, clip: &Clip, sampling: &Sampling) -> anyhow::Result<ClipAnswer> {
-        let encoded = self.reader.read(clip).map_err(|bad| {
+        let encoded = self.reader.read(clip)?.map_err(|bad| {
             RunError::Data(format!("{} ({}): {}", bad.id, bad.reason, bad.detail))
         })?;
         let absent: Vec<String> = self

@@ -1,5 +1,7 @@
 //! A shard as tensors, and what the model reads from it.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor};
 use limbic_data::Segment;
 use limbic_encoders::Features;
@@ -51,12 +53,10 @@ impl ShardBatch {
     ) -> Self {
         let reads_prompts = [Term::Lm, Term::Class, Term::Valence];
         let prompts = terms.iter().any(|term| reads_prompts.contains(term));
-        let features: Vec<Vec<Option<&Features>>> = drawn
+        let held: Vec<Vec<Option<Arc<Features>>>> = drawn.iter().map(Drawn::held).collect();
+        let features: Vec<Vec<Option<&Features>>> = held
             .iter()
-            .map(|drawn| {
-                let features = drawn.sample.encoded.features.iter();
-                features.map(Option::as_deref).collect()
-            })
+            .map(|features| features.iter().map(Option::as_deref).collect())
             .collect();
         let slots: Vec<Vec<Segment>> = drawn
             .iter()

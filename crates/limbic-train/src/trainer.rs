@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -10,8 +11,10 @@ use limbic_llama::Sampling;
 use limbic_model::{Alignment, Part, Trainables, write_directory};
 use limbic_weights::{CounterRng, ParameterTable, Precision, Weights};
 
+use crate::ahead::Ahead;
 use crate::batching::Shards;
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, Progress};
+use crate::dataset::hold_drawn;
 use crate::evaluate::{Evaluation, Evaluator};
 use crate::log::{Logger, Say, StepRecord};
 use crate::optimizer::{AdamW, clip, global_norm, schedule};
@@ -19,6 +22,7 @@ use crate::plan::Calibration;
 use crate::replicas::{Replicas, StepGradient};
 use crate::run_dir::{RunFile, RunResult};
 use crate::setup::Setup;
+use crate::stored::Held;
 use crate::terms::{LossMeans, Term};
 use crate::{Recipe, RunDir, RunError};
 
@@ -73,6 +77,12 @@ struct Trainer<'a> {
     /// SHA-256 of all that is not trained, as it was at the start.
     frozen_sha256: String,
     log: Logger<'a>,
+}
+
+/// A step whose features are in memory.
+struct Ready<'a> {
+    shards: Shards<'a>,
+    _held: Held,
 }
 
 impl<'a> Trainer<'a> {
@@ -130,8 +140,29 @@ impl<'a> Trainer<'a> {
     }
 
     fn run(mut self, stop: &AtomicBool) -> anyhow::Result<RunDir> {
+        let train = Arc::clone(&self.setup.train);
+        let recipe = &self.setup.recipe.train;
+        let samples = samples_per_step(&self.setup.recipe);
+        let (count, batching) = (recipe.shards * recipe.accumulate, recipe.batching);
+        let steps = self.progress.step..recipe.steps;
+        let prepare = |step: u64| {
+            let drawn = train.draw(step * samples as u64, samples)?;
+            let held = hold_drawn(&drawn)?;
+            let shards = Shards::cut(drawn, count, batching);
+            Ok(Ready {
+                shards,
+                _held: held,
+            })
+        };
+        std::thread::scope(|scope| self.run_steps(&Ahead::start(scope, steps, prepare), stop))?;
+        self.save()?;
+        self.finish()
+    }
+
+    fn run_steps(&mut self, ahead: &Ahead<Ready>, stop: &AtomicBool) -> anyhow::Result<()> {
         while self.progress.step < self.setup.recipe.train.steps && !self.is_out_of_patience() {
-            self.step()?;
+            let ready = self.log.waiting(|| ahead.next())?;
+            self.step(&ready.shards)?;
             let every = self.setup.recipe.evaluation.every;
             if self.is_due(every) || every > 0 && self.is_last() {
                 self.evaluate()?;
@@ -146,17 +177,12 @@ impl<'a> Trainer<'a> {
                 return Err(RunError::Interrupted { step, checkpoint }.into());
             }
         }
-        self.save()?;
-        self.finish()
+        Ok(())
     }
 
-    fn step(&mut self) -> anyhow::Result<()> {
+    fn step(&mut self, shards: &Shards) -> anyhow::Result<()> {
         let recipe = &self.setup.recipe;
         let step = self.progress.step;
-        let samples = samples_per_step(recipe);
-        let drawn = self.setup.train.draw(step * samples as u64, samples)?;
-        let count = recipe.train.shards * recipe.train.accumulate;
-        let shards = Shards::cut(drawn, count, recipe.train.batching);
         let dropout = CounterRng::new(recipe.seed).site("dropout").index(step);
         let objectives = &self.setup.objectives;
         let began = Instant::now();
@@ -170,7 +196,7 @@ impl<'a> Trainer<'a> {
         } = self.replicas.gradient(
             &self.setup.trainables,
             &self.values,
-            &shards,
+            shards,
             objectives,
             step,
             dropout,
