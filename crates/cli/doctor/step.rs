@@ -138,7 +138,7 @@ impl Tiny {
             .select(0, index(&learnt));
         let logits = llama.logits(learnt, Dropout::OFF);
         let loss = cross_entropy_sum(logits, index(&targets), 0.0);
-        let (gradient, _) = self.trainables.gradients(&model, &loss.backward());
+        let (gradient, _) = self.trainables.gradients(&model, &loss.backward().into());
         Step {
             loss: f64::from(loss.without_autodiff().into_scalar::<f32>()),
             gradient: gradient.into_data().iter::<f64>().collect(),

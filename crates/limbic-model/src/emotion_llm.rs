@@ -318,6 +318,7 @@ impl EmotionLlm {
             .enumerate()
             .map(|(row, (length, id))| Prompt {
                 id: *id,
+                content: Vec::new(),
                 embeddings: embeddings
                     .clone()
                     .slice([row..row + 1, 0..*length])

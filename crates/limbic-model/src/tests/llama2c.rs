@@ -49,6 +49,7 @@ fn the_small_model_tells_its_story() {
         let begin = Tensor::<2, Int>::from_data([[tokenizer.bos as i32]], &device);
         let prompt = Prompt {
             id: 0,
+            content: Vec::new(),
             embeddings: llama.embed(begin).squeeze_dim(0),
         };
         let stop = &llama.config().eos_token_ids;
