@@ -326,7 +326,9 @@ impl Fused {
         let mut x = self.input(embeddings);
         for number in 0..self.blocks.len() {
             let (y, kept) = self.with_block(number, |block| block.forward(&x));
-            let kept = (recompute == Recompute::None).then_some(kept);
+            // The last one's way back begins at once.
+            let is_last = number + 1 == self.blocks.len();
+            let kept = (is_last || recompute == Recompute::None).then_some(kept);
             self.steps.push(Step { input: x, kept });
             x = y;
         }
@@ -346,7 +348,7 @@ impl Fused {
             let Step { input, kept } = self.steps.pop().expect("one step a block");
             let wants_x = number > 0 || wants_input;
             let (at_input, gradients) = self.with_block(number, |block| {
-                let kept = kept.unwrap_or_else(|| block.forward(&input).1);
+                let kept = kept.unwrap_or_else(|| block.again(&input));
                 block.backward(&input, kept, slope, wants_x)
             });
             self.add(number, gradients, slopes);
