@@ -8,6 +8,9 @@ use limbic_model::Published;
 use limbic_train::ClipShard;
 use limbic_weights::Precision;
 
+use crate::commands::bench::args::BenchCommand;
+use crate::doctor::Child;
+
 #[derive(Parser)]
 #[command(name = "limbic", version, about, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -36,6 +39,11 @@ pub(crate) enum Command {
     Fetch(FetchArgs),
     /// Run a model of a Hugging Face folder and show or write its numbers
     Probe(ProbeArgs),
+    /// Measure how fast this machine trains, generates, decodes, encodes, loads and reduces
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Say what this machine has, and which devices compute rightly
+    Doctor(DoctorArgs),
 }
 
 #[derive(Subcommand)]
@@ -117,7 +125,7 @@ pub(crate) struct TrainArgs {
     /// Changes to the recipe, for example train.steps=100 or seed=3
     #[arg(value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// cpu (a replica a core), cpu:2 (two replicas), cuda:0,1 or wgpu, where built in
+    /// cpu (a replica a core), cpu:2 (two replicas), cuda:0,1, wgpu or wgpu:cpu, where built in; doctor lists them
     #[arg(long, default_value = "cpu")]
     pub(crate) devices: String,
     /// Delete what the run has done so far and start over
@@ -251,6 +259,22 @@ pub(crate) struct ProbeArgs {
     /// Where to compute: cpu, cuda:0 or wgpu, where built in
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Try this device alone, as --devices of train names it; may be given several times
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Vec<String>,
+    /// Longest trial of a device, in seconds; on a GPU the first one compiles its kernels
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) timeout: u64,
+    /// What a process of its own does for doctor
+    #[arg(long, hide = true)]
+    pub(crate) child: Option<Child>,
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

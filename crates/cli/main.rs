@@ -11,6 +11,7 @@
 mod args;
 mod commands;
 mod device;
+mod doctor;
 mod fetch;
 mod probe;
 
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
         Command::Import(args) => commands::import_model::run(&args),
         Command::Fetch(args) => commands::fetch::run(&args),
         Command::Probe(args) => commands::probe::run(&args),
+        Command::Bench(command) => commands::bench::run(&command),
+        Command::Doctor(args) => commands::doctor::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,7 @@
 //! One command a file.
 
+pub(crate) mod bench;
+pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod extract;

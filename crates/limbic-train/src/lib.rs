@@ -5,6 +5,7 @@
 //! 3. [`train`] runs the loop: draw, gradient of all [`Replicas`], clip, AdamW, evaluate, save.
 //!    What it is trained for is in [`Objectives`]: language, classes, valence, contrast, hidden tokens.
 //! 4. [`Evaluator`] says what a model achieves on a split; [`Model`] is a finished one, to be scored or asked.
+//! 5. [`bench`] repeats steps of a given shape, to be timed.
 //!
 //! A run is a function of (recipe, data, weights, seed). The one state besides the step is the trained values and the
 //! optimizer's two moments; [`Checkpoint`] holds them.
@@ -12,6 +13,7 @@
 mod ahead;
 mod assembly;
 mod batching;
+pub mod bench;
 mod blueprint;
 mod cache_entry;
 mod checkpoint;
@@ -34,6 +36,8 @@ mod objectives;
 mod optimizer;
 mod order;
 mod perception;
+mod plan;
+mod precision;
 mod reading;
 mod recipe;
 mod reduce;
@@ -66,6 +70,8 @@ pub use loss::{cross_entropy_sum, weighted_cross_entropy_sum};
 pub use loss_recipe::{CountedWeights, LabelWeights, LossRecipe, ValenceRecipe, Weight};
 pub use objectives::Objectives;
 pub use optimizer::{AdamW, clip, global_norm, schedule};
+pub use plan::{Calibration, Plan};
+pub use precision::FrozenPrecision;
 pub use reading::read_recipe;
 pub use recipe::*;
 pub use reduce::tree_sum;

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use limbic_data::{Clip, Crop, FrameSampler, LabelSet, Manifest, PromptConfig, Split, Task};
 use limbic_encoders::{EncoderConfig, FusionConfig, ProjectorConfig};
-use limbic_llama::{LlamaConfig, LoraConfig};
+use limbic_llama::{LlamaConfig, LoraConfig, Recompute};
 use limbic_model::{AlignmentConfig, HeadConfig, Part};
 use serde::{Deserialize, Serialize};
 
 use crate::loss_recipe::LossRecipe;
+use crate::precision::FrozenPrecision;
 use crate::reference::Reference;
 
 /// One training run.
@@ -243,6 +244,9 @@ pub struct TrainRecipe {
     /// How samples of several lengths are put together.
     #[serde(default)]
     pub batching: Batching,
+    /// What is computed again on the way back instead of being kept: the same gradients for less memory.
+    #[serde(default)]
+    pub recompute: Recompute,
     /// Peak learning rate of each part; a part that is not named is frozen.
     pub learning_rate: BTreeMap<Part, f64>,
     /// LoRA+ (Hayou et al. 2024): the rate of the adapters' second factors over that of the first ones, which is the
@@ -270,6 +274,9 @@ pub struct TrainRecipe {
     /// The gradient's global norm is cut to this.
     #[serde(default = "clip_norm")]
     pub clip_norm: f64,
+    /// In what the decoder's weights are held while they are frozen.
+    #[serde(default)]
+    pub precision: FrozenPrecision,
     /// The losses.
     #[serde(default)]
     pub loss: LossRecipe,

@@ -10,6 +10,7 @@ use limbic_data::{Clip, LabelSet, Manifest, Split, Task};
 use limbic_eval::{Bootstrap, Regression, Scores, bootstrap, majority};
 use limbic_llama::Sampling;
 use limbic_model::Artifact;
+use limbic_weights::Precision;
 use serde::Serialize;
 
 use crate::dataset::{Dataset, Dropped, Questions};
@@ -101,11 +102,12 @@ pub fn find_artifact(named: &Path) -> anyhow::Result<(PathBuf, Option<RunDir>)> 
 }
 
 impl Model {
-    /// Opens a finished run (by folder, or by name below `runs`), or an artifact, on `devices`.
+    /// Opens a finished run (by folder, or by name below `runs`), or an artifact, on `devices`, with the decoder's
+    /// weights in the precision that `suits` them.
     ///
     /// # Errors
     /// Neither there, not finished, damaged.
-    pub fn open(named: &Path, devices: &[Device]) -> anyhow::Result<Self> {
+    pub fn open(named: &Path, devices: &[Device], suits: Precision) -> anyhow::Result<Self> {
         let (folder, run) = find_artifact(named)?;
         let (settings, cache) = match &run {
             Some(run) => {
@@ -122,7 +124,8 @@ impl Model {
             ),
         };
         let device = devices[0].clone().without_autodiff();
-        let artifact = Artifact::read(&folder, &device)?;
+        let mut artifact = Artifact::read(&folder, &device)?;
+        artifact.model.llama = artifact.model.llama.hold_in(suits);
         Ok(Self {
             reader: FeatureReader::new(&artifact.config, &device, &cache)?,
             replicas: Replicas::new(&artifact.model, devices)?,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use limbic_data::{Clip, LabelSet, Manifest, PromptCompiler, Split, Task, prompt};
 use limbic_encoders::Modality;
 use limbic_model::{Artifact, ArtifactConfig, InputConfig, Trainables};
+use limbic_weights::Precision;
 
 use crate::assembly::Assembly;
 use crate::blueprint::{at_fault, blueprint, check_labels};
@@ -45,6 +46,7 @@ impl Setup {
     /// Whatever cannot be used, before anything is trained.
     pub fn new(recipe: Recipe, start: &Start) -> anyhow::Result<Self> {
         let device = &start.devices[0].clone().without_autodiff();
+        let precision = recipe.decoder_precision(start.devices, start.suits)?;
         let say = start.say;
         let run_dir = RunDir::of(&recipe);
         if !recipe.data.manifest.is_file() {
@@ -80,8 +82,14 @@ impl Setup {
             config: &config,
             init: init.as_ref(),
             texts: &texts,
+            precision,
         };
         let (mut artifact, trainables) = assembly.build(device)?;
+        if precision != Precision::F32 {
+            say(&format!(
+                "the decoder's frozen weights are held in {precision}"
+            ));
+        }
         let positions = artifact.model.llama.config().max_position_embeddings;
         if recipe.data.max_tokens > positions {
             return Err(RunError::recipe(format!(

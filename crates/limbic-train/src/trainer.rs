@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
 use limbic_llama::Sampling;
 use limbic_model::{Alignment, Part, Trainables, write_directory};
-use limbic_weights::{CounterRng, ParameterTable, Weights};
+use limbic_weights::{CounterRng, ParameterTable, Precision, Weights};
 
 use crate::ahead::Ahead;
 use crate::batching::Shards;
@@ -17,6 +18,7 @@ use crate::dataset::hold_drawn;
 use crate::evaluate::{Evaluation, Evaluator};
 use crate::log::{Logger, Say, StepRecord};
 use crate::optimizer::{AdamW, clip, global_norm, schedule};
+use crate::plan::Calibration;
 use crate::replicas::{Replicas, StepGradient};
 use crate::run_dir::{RunFile, RunResult};
 use crate::setup::Setup;
@@ -28,6 +30,10 @@ use crate::{Recipe, RunDir, RunError};
 pub struct Start<'a> {
     /// Where it runs.
     pub devices: &'a [Device],
+    /// Whether the devices are one CPU as often as it has cores, and fewer replicas on more threads may be faster.
+    pub calibrates: bool,
+    /// What frozen weights are best held in there.
+    pub suits: Precision,
     /// Whether what the run has done so far is thrown away, once the new one is known to be possible.
     pub restart: bool,
     /// Set from outside to have the run saved and ended.
@@ -55,12 +61,14 @@ pub fn train(recipe: Recipe, start: &Start) -> anyhow::Result<RunDir> {
         return Ok(run_dir);
     }
     let setup = Setup::new(recipe, start)?;
-    Trainer::start(setup, start.devices, start.say)?.run(start.stop)
+    Trainer::start(setup, start)?.run(start.stop)
 }
 
 struct Trainer<'a> {
     setup: Setup,
     replicas: Replicas,
+    /// While plans are tried.
+    calibration: Option<Calibration>,
     checkpoints: Checkpoints,
     optimizer: AdamW,
     /// The trained values, as one vector.
@@ -78,8 +86,10 @@ struct Ready<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    fn start(setup: Setup, devices: &[Device], say: &'a Say) -> anyhow::Result<Self> {
+    fn start(setup: Setup, start: &Start<'a>) -> anyhow::Result<Self> {
+        let (devices, say) = (start.devices, start.say);
         let recipe = &setup.recipe;
+        let shards = recipe.train.shards * recipe.train.accumulate;
         for line in describe(&setup, busy(devices, recipe).len()) {
             say(&line);
         }
@@ -111,8 +121,14 @@ impl<'a> Trainer<'a> {
                 ));
             }
         }
+        let calibration = start
+            .calibrates
+            .then(|| Calibration::new(devices.len(), shards))
+            .flatten();
         Ok(Self {
-            replicas: Replicas::new(&setup.artifact.model, busy(devices, recipe))?,
+            calibration,
+            replicas: Replicas::new(&setup.artifact.model, busy(devices, recipe))?
+                .recomputing(recipe.train.recompute),
             log: Logger::open(setup.run_dir.root(), progress.step, recipe.train.steps, say)?,
             checkpoints,
             frozen_sha256: frozen_sha256(&setup),
@@ -169,6 +185,7 @@ impl<'a> Trainer<'a> {
         let step = self.progress.step;
         let dropout = CounterRng::new(recipe.seed).site("dropout").index(step);
         let objectives = &self.setup.objectives;
+        let began = Instant::now();
         let StepGradient {
             gradient,
             took_part,
@@ -184,6 +201,18 @@ impl<'a> Trainer<'a> {
             step,
             dropout,
         );
+        if let Some(calibration) = &mut self.calibration {
+            let before = calibration.plan();
+            let found = calibration.record(slots as f64 / began.elapsed().as_secs_f64());
+            let plan = calibration.plan();
+            if plan != before {
+                self.replicas.adopt(plan)?;
+            }
+            if let Some(found) = found {
+                self.log.say(&found);
+                self.calibration = None;
+            }
+        }
 
         let norm = global_norm(&gradient);
         let weights = objectives.weights(step);
