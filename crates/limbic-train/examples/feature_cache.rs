@@ -17,6 +17,7 @@ use anyhow::Context;
 use burn::tensor::Device;
 use limbic_data::synth::{SynthConfig, generate};
 use limbic_train::{Start, read_recipe, train};
+use limbic_weights::Precision;
 use serde_json::{Value, json};
 
 /// Samples of a step and of an epoch: with six parts of which four are for training, of 12 clips.
@@ -55,6 +56,8 @@ fn second_epoch(name: &str, overrides: &[&str]) -> anyhow::Result<(f64, f64)> {
         .collect();
     let start = Start {
         devices: &devices,
+        calibrates: false,
+        suits: Precision::F32,
         restart: false,
         stop: &AtomicBool::new(false),
         say: &|line| eprintln!("{line}"),
