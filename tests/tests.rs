@@ -1,5 +1,7 @@
 //! The binary from outside: what a user types, what comes out, and what lies on the disk afterwards.
 
+/// What the benchmarks print.
+mod bench;
 /// Misspelt keys, missing files, wrong values.
 mod complaints;
 /// Every shipped YAML reads.
