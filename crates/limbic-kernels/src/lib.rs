@@ -1,3 +1,39 @@
 //! What a decoder block computes on CPU, forward and backward, on slices of F32.
+//!
+//! burn runs one operation after the other, each a pass over memory, and its tape keeps what every one of them read.
+//! Here a whole [`Block`] is one function with a hand-written derivative: it keeps what that needs and no more, products
+//! are taken in place with strides, and what is element by element is vectorised.
+//!
+//! - [`Matrix`], [`multiply`]: views with strides and their product.
+//! - [`Linear`], [`Adapter`]: a layer with LoRA; a frozen one has no gradient of its own.
+//! - [`Block`]: norm, attention, norm, SwiGLU.
+//! - [`thin_product`]: a few rows with a large matrix in F32 or a half precision.
+//! - [`cross_entropy`]: loss and slope of logits, in place.
+//!
+//! Work is shared between the threads of the rayon pool that a function is called in. Each number is computed by one thread
+//! in one order, so that results do not depend on how many there are.
 
 #![warn(missing_docs)]
+
+mod attention;
+mod block;
+mod cross_entropy;
+mod linear;
+mod matrix;
+mod norm;
+mod rotary;
+mod rows;
+mod scratch;
+mod swiglu;
+mod thin;
+mod vector;
+
+pub use attention::{Segment, Sequences};
+pub use block::{Block, BlockGradients, BlockShape, Kept};
+pub use cross_entropy::cross_entropy;
+pub use linear::{Adapter, Linear, LinearGradients};
+pub use matrix::{Matrix, MatrixMut, multiply};
+pub use norm::Norm;
+pub use rotary::Rotary;
+pub use scratch::Buffer;
+pub use thin::{MOST_THIN_ROWS, Stored, thin_product};

@@ -1,4 +1,4 @@
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::LlamaConfig;
 
@@ -38,6 +38,18 @@ impl KvCache {
     pub fn length(&self) -> usize {
         self.layers.first().map_or(0, |layer| layer.length)
     }
+
+    /// A cache of the same capacity whose row number `i` goes on from row `rows[i]` of this one. A row may be continued
+    /// by several, such as questions about one clip, or by none, such as a text that has ended.
+    ///
+    /// # Panics
+    /// When a row is not among these.
+    pub fn branch(self, rows: &[usize]) -> Self {
+        let layers = self.layers.into_iter();
+        Self {
+            layers: layers.map(|layer| layer.branch(rows)).collect(),
+        }
+    }
 }
 
 impl LayerCache {
@@ -49,22 +61,49 @@ impl LayerCache {
     /// # Panics
     /// When the slots exceed the capacity.
     pub(crate) fn append(&mut self, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        let [rows, heads, slots, width] = keys.dims();
+        let slots = keys.dims()[2];
         let capacity = self.keys.dims()[2];
         let end = self.length + slots;
         assert!(
             end <= capacity,
             "{end} slots in a cache for {capacity} of them"
         );
-        let new = [0..rows, 0..heads, self.length..end, 0..width];
-        let all = [0..rows, 0..heads, 0..end, 0..width];
-        self.keys
-            .inplace(|held| held.slice_assign(new.clone(), keys));
-        self.values.inplace(|held| held.slice_assign(new, values));
+        for (held, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
+            put(held, new, self.length);
+        }
         self.length = end;
-        (
-            self.keys.clone().slice(all.clone()),
-            self.values.clone().slice(all),
-        )
+        let all = |held: &Tensor<4>| held.clone().slice_dim(2, 0..end);
+        (all(&self.keys), all(&self.values))
     }
+
+    /// See [`KvCache::branch`]. Slots that are not filled are not copied.
+    fn branch(self, rows: &[usize]) -> Self {
+        let [held_rows, heads, capacity, width] = self.keys.dims();
+        if rows.iter().copied().eq(0..held_rows) {
+            return self;
+        }
+        let length = self.length;
+        let device = self.keys.device();
+        let indices: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
+        let indices = TensorData::new(indices, [rows.len()]);
+        let indices: Tensor<1, Int> = Tensor::from_data(indices, &device);
+        let [keys, values] = [self.keys, self.values].map(|held| {
+            let mut branched = Tensor::zeros([rows.len(), heads, capacity, width], &device);
+            let filled = held.slice_dim(2, 0..length).select(0, indices.clone());
+            put(&mut branched, filled, 0);
+            branched
+        });
+        Self {
+            keys,
+            values,
+            length,
+        }
+    }
+}
+
+/// Writes `new` over the slots of `held` from `first` on, in place.
+fn put(held: &mut Tensor<4>, new: Tensor<4>, first: usize) {
+    let [rows, heads, slots, width] = new.dims();
+    let place = [0..rows, 0..heads, first..first + slots, 0..width];
+    held.inplace(|held| held.slice_assign(place, new));
 }

@@ -20,6 +20,9 @@ pub enum Padding {
     /// Before the row's start, so many in each row: they are masked and positions count from behind them, so
     /// that rows of different lengths end in the same slot. For generation. Slots after a row's end do no harm here either.
     Left(Vec<usize>),
+    /// In these stretches of each row, ascending, those in the cache included: as before the row's start. For rows that
+    /// go on from a beginning they share; only with a cache.
+    Gaps(Vec<Vec<Range<usize>>>),
     /// After the row's end, and every position sees all of its row's positions, which are so many: no language model
     /// but a reader. For masked-token modelling.
     BothWays(Vec<usize>),
@@ -40,11 +43,16 @@ impl Padding {
     /// The slots of each of `rows` rows of `slots` slots that one sample holds, sample by sample, in a pass without a
     /// cache. A sample's positions count from its first slot, and no sample sees another. Rows padded on the right are
     /// taken to be full, since nothing is said of their ends.
+    ///
+    /// # Panics
+    /// When rows have gaps, which come with a cache.
     pub fn samples(&self, rows: usize, slots: usize) -> Vec<Vec<Range<usize>>> {
+        let alone = |sample: Range<usize>| std::iter::once(sample).collect();
         match self {
-            Self::Right => vec![vec![0..slots]; rows],
-            Self::Left(pads) => pads.iter().map(|pad| vec![*pad..slots]).collect(),
-            Self::BothWays(lengths) => lengths.iter().map(|length| vec![0..*length]).collect(),
+            Self::Right => (0..rows).map(|_| alone(0..slots)).collect(),
+            Self::Left(pads) => pads.iter().map(|pad| alone(*pad..slots)).collect(),
+            Self::Gaps(gaps) => panic!("a pass without a cache over rows with gaps {gaps:?}"),
+            Self::BothWays(lengths) => lengths.iter().map(|length| alone(0..*length)).collect(),
             Self::Packed(lengths) => {
                 let mut end = 0;
                 let sample = |length: &usize| {
@@ -66,6 +74,17 @@ impl Padding {
                 .iter()
                 .map(|pad| counted_from(*pad).collect())
                 .collect(),
+            Self::Gaps(rows) => rows
+                .iter()
+                .map(|gaps| {
+                    let before = |slot: usize| {
+                        gaps.iter()
+                            .map(move |gap| gap.end.min(slot) - gap.start.min(slot))
+                    };
+                    let counted = |slot: usize| slot - before(slot).sum::<usize>();
+                    (past..past + slots).map(counted).collect()
+                })
+                .collect(),
             Self::Packed(lengths) => vec![lengths.iter().flat_map(|length| 0..*length).collect()],
         }
     }
@@ -74,6 +93,10 @@ impl Padding {
     pub(crate) fn longest(&self, total: usize) -> usize {
         match self {
             Self::Right | Self::Left(_) | Self::BothWays(_) => total,
+            Self::Gaps(rows) => {
+                let empty = |gaps: &Vec<Range<usize>>| gaps.iter().map(Range::len).sum::<usize>();
+                total - rows.iter().map(empty).min().unwrap_or(0)
+            }
             Self::Packed(lengths) => lengths.iter().copied().max().unwrap_or(0),
         }
     }
@@ -128,23 +151,47 @@ impl Dropout {
         probability: f64,
         site: &str,
     ) -> Tensor<D> {
-        let Some(key) = self.key.filter(|_| probability > 0.0) else {
+        let shape = x.dims();
+        let width = shape[D - 1];
+        let rows = 0..shape[..D - 1].iter().product();
+        let Some(mask) = self.mask(probability, site, width, rows) else {
             return x;
         };
-        let rng = key.site(site);
+        let mask = TensorData::new(mask, shape);
+        let device = x.device().without_autodiff();
+        x * Tensor::from_data(mask, &device)
+    }
+
+    /// What the elements of some rows are multiplied by; `None` where all of them are kept.
+    pub(crate) fn mask(
+        self,
+        probability: f64,
+        site: &str,
+        width: usize,
+        rows: impl Iterator<Item = usize>,
+    ) -> Option<Vec<f32>> {
+        let rng = self.key.filter(|_| probability > 0.0)?.site(site);
         let threshold = (probability * f64::from(u32::MAX)) as u32;
         let scale = (1.0 / (1.0 - probability)) as f32;
         let keep = |bits: u32| if bits < threshold { 0.0 } else { scale };
-        let count = x.shape().num_elements();
-        // Two decisions per draw.
-        let draws = (0..count.div_ceil(2) as u64).map(|i| rng.bits(i));
-        let mut mask: Vec<f32> = draws
-            .flat_map(|bits| [keep(bits as u32), keep((bits >> 32) as u32)])
-            .collect();
-        mask.truncate(count);
-        let data = TensorData::new(mask, x.dims());
-        let mask = Tensor::from_data(data, &x.device().without_autodiff());
-        x * mask
+        let mut mask = Vec::new();
+        for row in rows {
+            // Two decisions per draw.
+            let (first, end) = ((row * width) as u64, ((row + 1) * width) as u64);
+            let mut element = first;
+            while element < end {
+                let bits = rng.bits(element / 2);
+                if element % 2 == 0 {
+                    mask.push(keep(bits as u32));
+                    element += 1;
+                }
+                if element < end {
+                    mask.push(keep((bits >> 32) as u32));
+                    element += 1;
+                }
+            }
+        }
+        Some(mask)
     }
 }
 
@@ -185,12 +232,20 @@ impl Context {
         let device = &device.clone().without_autodiff();
         let padded = match padding {
             Padding::Left(pads) if pads.iter().any(|pad| *pad > 0) => Some(hidden_keys(
-                pads.iter().map(|pad| *pad..total),
+                pads.iter().map(|pad| move |key: usize| key < *pad),
+                total,
+                device,
+            )),
+            Padding::Gaps(rows) if rows.iter().any(|gaps| !gaps.is_empty()) => Some(hidden_keys(
+                rows.iter()
+                    .map(|gaps| move |key: usize| gaps.iter().any(|gap| gap.contains(&key))),
                 total,
                 device,
             )),
             Padding::BothWays(lengths) => Some(hidden_keys(
-                lengths.iter().map(|length| 0..*length),
+                lengths
+                    .iter()
+                    .map(|length| move |key: usize| key >= *length),
                 total,
                 device,
             )),
@@ -202,11 +257,13 @@ impl Context {
                 );
                 None
             }
-            Padding::Right | Padding::Left(_) => None,
+            Padding::Right | Padding::Left(_) | Padding::Gaps(_) => None,
         };
         let causal = match padding {
             Padding::BothWays(_) => None,
-            Padding::Right | Padding::Left(_) => causal_mask(past, slots, device),
+            Padding::Right | Padding::Left(_) | Padding::Gaps(_) => {
+                causal_mask(past, slots, device)
+            }
             Padding::Packed(_) => causal_mask(0, longest, device),
         };
         Self {
@@ -262,15 +319,16 @@ fn causal_mask(past: usize, slots: usize, device: &Device) -> Option<Tensor<4>> 
     ))
 }
 
-/// The same for every query of a row, `[B, 1, 1, T]`: keys outside of the row's range are hidden.
+/// The same for every query of a row, `[B, 1, 1, T]`: for each row, which keys are hidden.
 fn hidden_keys(
-    rows: impl ExactSizeIterator<Item = Range<usize>>,
+    rows: impl ExactSizeIterator<Item = impl Fn(usize) -> bool>,
     slots: usize,
     device: &Device,
 ) -> Tensor<4> {
     let shape = [rows.len(), 1, 1, slots];
-    let row = |seen: Range<usize>| (0..slots).map(move |key| hidden(!seen.contains(&key)));
-    let mask: Vec<f32> = rows.flat_map(row).collect();
+    let mask: Vec<f32> = rows
+        .flat_map(|is_hidden| (0..slots).map(move |key| hidden(is_hidden(key))))
+        .collect();
     Tensor::from_data(TensorData::new(mask, shape), device)
 }
 
@@ -319,6 +377,21 @@ mod tests {
     }
 
     #[test]
+    fn positions_are_counted_and_seen_around_gaps() {
+        let config = LlamaConfig::small(8, 8, 1, 1);
+        let padding = Padding::Gaps(vec![vec![0..1, 3..4], vec![]]);
+        assert_eq!(padding.positions(2, 3), [[1, 2, 2], [2, 3, 4]]);
+        assert_eq!(padding.longest(5), 5);
+        let context = Context::new(&config, 2, 3, &padding, Dropout::OFF, &Device::flex());
+        let (yes, no) = (true, false);
+        let of_last: Vec<bool> = visible(context.mask(4..5));
+        assert_eq!(of_last, [no, yes, yes, no, yes, yes, yes, yes, yes, yes]);
+        let all = visible(context.mask(2..5));
+        assert_eq!(all[..5], [no, yes, yes, no, no]);
+        assert_eq!(all[15..20], [yes, yes, yes, no, no]);
+    }
+
+    #[test]
     fn a_padded_row_sees_only_its_own_past() {
         let config = LlamaConfig::small(8, 8, 1, 1);
         let padding = Padding::Left(vec![0, 2]);
@@ -359,8 +432,10 @@ mod tests {
         let packed = Padding::Packed(vec![2, 3]);
         assert_eq!(packed.positions(0, 5), [[0, 1, 0, 1, 2]]);
         assert_eq!(packed.samples(1, 5), [[0..2, 2..5]]);
-        assert_eq!(Padding::Left(vec![1, 0]).samples(2, 4), [[1..4], [0..4]]);
-        assert_eq!(Padding::Right.samples(2, 4), [[0..4], [0..4]]);
+        let left = Padding::Left(vec![1, 0]).samples(2, 4);
+        assert_eq!((left.len(), left.concat()), (2, vec![1..4, 0..4]));
+        let right = Padding::Right.samples(2, 4);
+        assert_eq!((right.len(), right.concat()), (2, vec![0..4, 0..4]));
     }
 
     fn visible(mask: Option<Tensor<4>>) -> Vec<bool> {

@@ -39,6 +39,17 @@ pub struct LoraFactor {
     pub weight: Param<Tensor<2>>,
 }
 
+/// What an adapter computes with.
+#[cfg(feature = "flex")]
+pub(crate) struct AdapterParts<'a> {
+    pub(crate) a: &'a Param<Tensor<2>>,
+    pub(crate) b: &'a Param<Tensor<2>>,
+    pub(crate) magnitude: Option<&'a Param<Tensor<1>>>,
+    pub(crate) scale: f64,
+    pub(crate) dropout: f64,
+    pub(crate) site: &'a str,
+}
+
 #[derive(Clone, Debug)]
 struct Adaptation {
     scale: f64,
@@ -135,6 +146,26 @@ impl LoraLinear {
         });
     }
 
+    /// The adapter beside the weight, if there is one.
+    #[cfg(feature = "flex")]
+    pub(crate) fn adapter(&self) -> Option<AdapterParts<'_>> {
+        let (a, b) = self.lora_A.as_ref().zip(self.lora_B.as_ref())?;
+        let lora = self.lora.as_ref()?;
+        Some(AdapterParts {
+            a: &a.weight,
+            b: &b.weight,
+            magnitude: self.lora_magnitude_vector.as_ref(),
+            scale: lora.scale,
+            dropout: lora.dropout,
+            site: &lora.site,
+        })
+    }
+
+    /// Whether the layer is a product with its weight and nothing else.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.bias.is_none() && self.lora.is_none()
+    }
+
     /// Whether an adapter stands beside the weight.
     pub(crate) fn is_adapted(&self) -> bool {
         self.lora.is_some()
@@ -172,14 +203,19 @@ fn row_norms(weight: Tensor<2>) -> Tensor<1> {
 /// `x Wᵀ` with all leading dimensions folded into rows: one product reads the weight once, and in place.
 /// (burn's `linear` copies a transposed weight whenever it decides not to fold.)
 ///
-/// The product is taken in the weight's precision, the result is of x's.
+/// The product is taken in the weight's precision, or, of a few rows on CPU, in F32; the result is of x's.
 pub(crate) fn project<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     let mut shape = x.dims();
     let dtype = x.dtype();
     let [output, input] = weight.dims();
     let rows = shape[..D - 1].iter().product();
     shape[D - 1] = output;
-    let x = with_dtype(x.reshape([rows, input]), weight.dtype());
+    let x = x.reshape([rows, input]);
+    #[cfg(feature = "flex")]
+    if let Some(y) = crate::thin::product(&x, &weight) {
+        return y.reshape(shape);
+    }
+    let x = with_dtype(x, weight.dtype());
     with_dtype(x.matmul(weight.transpose()), dtype).reshape(shape)
 }
 

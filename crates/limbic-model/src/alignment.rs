@@ -11,7 +11,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use limbic_data::{Compiled, Segment};
 use limbic_encoders::Features;
-use limbic_llama::{Dropout, Padding};
+use limbic_llama::{Padding, Pass};
 use serde::{Deserialize, Serialize};
 
 use crate::{Batch, EmotionLlm, Example, Layout};
@@ -167,7 +167,7 @@ impl EmotionLlm {
     ///
     /// # Panics
     /// For a model without alignment.
-    pub fn pair(&self, batch: &PairBatch, dropout: Dropout) -> (Tensor<2>, Tensor<2>) {
+    pub fn pair(&self, batch: &PairBatch, pass: Pass) -> (Tensor<2>, Tensor<2>) {
         let alignment = self
             .alignment
             .as_ref()
@@ -176,10 +176,16 @@ impl EmotionLlm {
             (states * shares.clone()).sum_dim(1).squeeze_dim(1)
         };
         let clips = mean(self.embed(&batch.clips), &batch.media_shares);
+        let (rows, length) = (batch.captions.rows, batch.captions.length);
+        let all: Vec<usize> = (0..rows * length).collect();
         let read = self
             .llama
-            .hidden(self.embed(&batch.captions), &Padding::Right, None, dropout);
-        let captions = mean(self.llama.norm(read), &batch.caption_shares);
+            .hidden_at(self.embed(&batch.captions), &Padding::Right, &all, pass);
+        let read = self
+            .llama
+            .norm(read)
+            .reshape([rows as i32, length as i32, -1]);
+        let captions = mean(read, &batch.caption_shares);
         (
             of_length_one(alignment.clip.forward(clips)),
             of_length_one(alignment.caption.forward(captions)),

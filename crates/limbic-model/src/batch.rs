@@ -50,14 +50,14 @@ pub struct Batch {
     pub(crate) holders: Vec<Vec<usize>>,
     /// Where each of the R·L positions is found in the table of text rows followed by the slots' rows.
     pub(crate) places: Tensor<1, Int>,
-    /// Positions (of R·L) whose next token is supervised, `[N]`, and those tokens.
-    pub(crate) supervised: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
+    /// Positions (of R·L, ascending) whose next token is supervised, and those tokens, `[N]`.
+    pub(crate) supervised: Option<(Vec<usize>, Tensor<1, Int>)>,
     /// Numbers of the samples with a label, and the labels.
-    pub(crate) labelled: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
+    pub(crate) labelled: Option<(Vec<usize>, Tensor<1, Int>)>,
     /// Numbers of the samples with a valence, and the valences.
-    pub(crate) valued: Option<(Tensor<1, Int>, Tensor<1>)>,
+    pub(crate) valued: Option<(Vec<usize>, Tensor<1>)>,
     /// Last prompt position (of R·L) of every sample.
-    pub(crate) prompt_ends: Tensor<1, Int>,
+    pub(crate) prompt_ends: Vec<usize>,
     /// Positions that hold something, padding left out.
     pub num_positions: usize,
     /// N
@@ -196,9 +196,9 @@ impl Batch {
                 }
             }
             let end = position - 1;
-            prompt_ends.push(end as i64);
+            prompt_ends.push(end);
             for (offset, id) in example.compiled.answer.iter().enumerate() {
-                supervised.push((end + offset) as i64);
+                supervised.push(end + offset);
                 targets.push(i64::from(*id));
             }
             put_text(&example.compiled.answer, &mut position);
@@ -206,11 +206,11 @@ impl Batch {
                 places[position] = place;
             }
             if let Some(label) = example.label {
-                labelled.push(row as i64);
+                labelled.push(row);
                 labels.push(label as i64);
             }
             if let Some(valence) = example.valence {
-                valued.push(row as i64);
+                valued.push(row);
                 valences.push(valence);
             }
         }
@@ -237,7 +237,7 @@ impl Batch {
             let shape = [values.len()];
             Tensor::<1, Int>::from_data(TensorData::new(values, shape), device)
         };
-        let pair = |at: Vec<i64>, what: Vec<i64>| (!at.is_empty()).then(|| (ints(at), ints(what)));
+        let pair = |at: Vec<usize>, what: Vec<i64>| (!at.is_empty()).then(|| (at, ints(what)));
         Self {
             size,
             rows,
@@ -258,9 +258,9 @@ impl Batch {
             valued: (!valued.is_empty()).then(|| {
                 let shape = [valences.len()];
                 let values = Tensor::from_data(TensorData::new(valences, shape), device);
-                (ints(valued), values)
+                (valued, values)
             }),
-            prompt_ends: ints(prompt_ends),
+            prompt_ends,
         }
     }
 

@@ -9,7 +9,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Distribution, FloatDType, Tensor};
 use limbic_data::{Clip, Compiled, PromptConfig, Segment, Task};
 use limbic_encoders::Features;
-use limbic_llama::{Llama, LlamaConfig, LoraConfig};
+use limbic_llama::{Llama, LlamaConfig, LoraConfig, Recompute};
 use limbic_model::{
     ArtifactConfig, DecoderSource, EmotionLlm, FORMAT, InputConfig, Part, Trainables,
 };
@@ -22,7 +22,7 @@ use crate::features::EncodedClip;
 use crate::optimizer::{AdamW, clip, global_norm};
 use crate::replicas::{Replicas, StepGradient};
 use crate::terms::{LossMeans, Term};
-use crate::{Batching, LossRecipe, Objectives, RunError, TrainRecipe};
+use crate::{Batching, LossRecipe, Objectives, RunError, Stored, TrainRecipe};
 
 /// Positions of a sample that a projector makes, where the prompt has room for them.
 const MEDIA_TOKENS: usize = 32;
@@ -47,6 +47,8 @@ pub struct StepConfig {
     pub answer: usize,
     /// How samples of several lengths are put together.
     pub batching: Batching,
+    /// What of the decoder is computed again on the way back.
+    pub recompute: Recompute,
     /// Pieces that a step is cut into, a divisor of `batch`.
     pub shards: usize,
 }
@@ -95,7 +97,7 @@ impl StepConfig {
         let vocabulary = self.decoder.vocab_size;
         let objectives = Objectives::over(&loss, &config, 0, vocabulary, &[], SEED)?;
         let recipe: TrainRecipe = serde_json::from_value(json!({
-            "steps": u64::MAX, "batch_size": self.batch, "shards": self.shards, "batching": self.batching, "decay": "constant",
+            "steps": u64::MAX, "batch_size": self.batch, "shards": self.shards, "batching": self.batching, "recompute": self.recompute, "decay": "constant",
             "learning_rate": { "lora": 1e-4, "projectors": 1e-4 },
         }))?;
         Self::assemble(model, devices, objectives, recipe, samples)
@@ -112,7 +114,7 @@ impl StepConfig {
         let values = trainables.gather(&model);
         let busy = devices.len().min(recipe.shards);
         Ok(StepBench {
-            replicas: Replicas::new(&model, &devices[..busy])?,
+            replicas: Replicas::new(&model, &devices[..busy])?.recomputing(recipe.recompute),
             optimizer: AdamW::new(&recipe, &trainables, &values),
             trainables,
             objectives,
@@ -194,7 +196,7 @@ impl StepConfig {
                     id: number.to_string(),
                     ..Clip::default()
                 },
-                features: vec![Some(Arc::new(features))],
+                features: vec![Some(Stored::Kept(Arc::new(features)))],
             },
             label: None,
             caption: Vec::new(),

@@ -2,15 +2,18 @@
 //! has that number, and for the clip one task is drawn by the recipe's weights, in one of its wordings.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::Context;
 use limbic_data::{
     Clip, Compiled, LabelSet, PromptCompiler, Segment, Task, TextTokenizer, Turn, prompt,
 };
+use limbic_encoders::Features;
 use limbic_model::{ArtifactConfig, Example};
 
 use crate::features::EncodedClip;
 use crate::order::{Due, Order};
+use crate::stored::{Held, Stored, hold};
 use crate::{Recipe, RunError};
 
 /// The clips of a split with what is asked about them.
@@ -105,6 +108,24 @@ pub struct Questions<'a> {
     pub captions: bool,
     /// Names the order and the draws.
     pub seed: u64,
+}
+
+impl Drawn<'_> {
+    /// The features of each input, which somebody must hold.
+    pub(crate) fn held(&self) -> Vec<Option<Arc<Features>>> {
+        let features = self.sample.encoded.features.iter();
+        let held = |stored: &Option<Stored>| stored.as_ref().map(Stored::held);
+        features.map(held).collect()
+    }
+}
+
+/// Brings the features of `drawn` into memory for as long as the result lives.
+///
+/// # Errors
+/// A clip whose media are not what they were when the run began.
+pub(crate) fn hold_drawn(drawn: &[Drawn]) -> anyhow::Result<Held> {
+    let clips = drawn.iter().map(|drawn| &drawn.sample.encoded);
+    hold(clips.flat_map(|clip| clip.features.iter().flatten()))
 }
 
 impl Sample {
@@ -359,17 +380,10 @@ impl Dataset {
 
 /// The model's view of drawn samples.
 pub(crate) fn with_examples<R>(drawn: &[Drawn], use_them: impl FnOnce(&[Example]) -> R) -> R {
-    let features: Vec<Vec<_>> = drawn
+    let held: Vec<Vec<Option<Arc<Features>>>> = drawn.iter().map(Drawn::held).collect();
+    let features: Vec<Vec<_>> = held
         .iter()
-        .map(|drawn| {
-            drawn
-                .sample
-                .encoded
-                .features
-                .iter()
-                .map(Option::as_deref)
-                .collect()
-        })
+        .map(|features| features.iter().map(Option::as_deref).collect())
         .collect();
     let examples: Vec<Example> = drawn
         .iter()

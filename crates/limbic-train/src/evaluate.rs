@@ -11,7 +11,7 @@ use limbic_model::{Batch, EmotionLlm, Judgement, Layout, Trainables};
 use serde::Serialize;
 
 use crate::RunError;
-use crate::dataset::{Dataset, Drawn, Sample, with_examples};
+use crate::dataset::{Dataset, Drawn, Sample, hold_drawn, with_examples};
 use crate::losses::Losses;
 use crate::objectives::Objectives;
 use crate::recipe::{EvaluationRecipe, Metric};
@@ -244,6 +244,7 @@ impl Evaluator<'_> {
         drawn: &[Drawn],
         first: u64,
     ) -> anyhow::Result<Vec<Prediction>> {
+        let _held = hold_drawn(drawn)?;
         let batch = with_examples(drawn, |examples| {
             Batch::new(examples, Layout::Padded, device)
         });

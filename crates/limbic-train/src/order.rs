@@ -9,8 +9,9 @@ use std::ops::Range;
 
 use limbic_weights::CounterRng;
 
-/// Steps of a window. Enough for shards of one length: a window's sorted samples fall into as many stretches as it has
-/// shards. Transformers' `group_by_length` takes 50, with which an epoch of a few thousand clips is all but sorted.
+/// Steps of a window. A window's sorted samples fall into as many stretches as it has shards, which is enough: in the
+/// quickstart 0.99 of all positions are real, of 0.90. Transformers' `group_by_length` takes up to 50, and its order is
+/// the less random for it.
 const WINDOW: u64 = 8;
 
 /// The order of a run's samples.

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use limbic_data::{Clip, Crop, FrameSampler, LabelSet, Manifest, PromptConfig, Split, Task};
 use limbic_encoders::{EncoderConfig, FusionConfig, ProjectorConfig};
-use limbic_llama::{LlamaConfig, LoraConfig};
+use limbic_llama::{LlamaConfig, LoraConfig, Recompute};
 use limbic_model::{AlignmentConfig, HeadConfig, Part};
 use serde::{Deserialize, Serialize};
 
 use crate::loss_recipe::LossRecipe;
+use crate::precision::FrozenPrecision;
 use crate::reference::Reference;
 
 /// One training run.
@@ -47,6 +48,9 @@ pub struct Recipe {
     /// Where the run lies and how often it is saved.
     #[serde(default)]
     pub run: RunRecipe,
+    /// Where features are kept. It changes how fast a run is, and nothing that comes out.
+    #[serde(default)]
+    pub cache: CacheRecipe,
 }
 
 /// The model: a decoder, what it perceives, what is added to it.
@@ -240,6 +244,9 @@ pub struct TrainRecipe {
     /// How samples of several lengths are put together.
     #[serde(default)]
     pub batching: Batching,
+    /// What is computed again on the way back instead of being kept: the same gradients for less memory.
+    #[serde(default)]
+    pub recompute: Recompute,
     /// Peak learning rate of each part; a part that is not named is frozen.
     pub learning_rate: BTreeMap<Part, f64>,
     /// LoRA+ (Hayou et al. 2024): the rate of the adapters' second factors over that of the first ones, which is the
@@ -267,6 +274,9 @@ pub struct TrainRecipe {
     /// The gradient's global norm is cut to this.
     #[serde(default = "clip_norm")]
     pub clip_norm: f64,
+    /// In what the decoder's weights are held while they are frozen.
+    #[serde(default)]
+    pub precision: FrozenPrecision,
     /// The losses.
     #[serde(default)]
     pub loss: LossRecipe,
@@ -344,6 +354,31 @@ pub struct RunRecipe {
     pub save_every: u64,
     /// Checkpoints that are kept beside the best one.
     pub keep: usize,
+}
+
+/// Where features of frozen encoders are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheRecipe {
+    /// Whether they are kept on disk.
+    pub enabled: bool,
+    /// The folder, which any number of processes may share.
+    pub directory: PathBuf,
+    /// Size of that folder in GiB, beyond which what was not used for longest is removed.
+    pub max_gib: f64,
+    /// Features kept in memory, in GiB. What goes beyond is fetched a few steps before it is needed.
+    pub memory_gib: f64,
+}
+
+impl Default for CacheRecipe {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            directory: "cache".into(),
+            max_gib: 64.0,
+            memory_gib: 4.0,
+        }
+    }
 }
 
 impl Default for EvaluationRecipe {
@@ -507,6 +542,7 @@ impl Recipe {
         for (key, value) in [
             ("train.final_rate", train.final_rate),
             ("train.weight_decay", train.weight_decay),
+            ("cache.memory_gib", self.cache.memory_gib),
         ] {
             check(
                 value >= 0.0 && value.is_finite(),
@@ -516,6 +552,7 @@ impl Recipe {
         for (key, value) in [
             ("train.epsilon", train.epsilon),
             ("train.clip_norm", train.clip_norm),
+            ("cache.max_gib", self.cache.max_gib),
         ] {
             check(
                 value > 0.0 && value.is_finite(),

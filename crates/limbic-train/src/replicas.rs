@@ -4,6 +4,7 @@
 //! single operations do not. Frozen weights are shared between replicas of one device.
 
 use burn::tensor::{Device, Tensor};
+use limbic_llama::{Recompute, Tape};
 use limbic_model::{EmotionLlm, MaskedCaption, Trainables};
 use limbic_weights::CounterRng;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -12,6 +13,7 @@ use crate::batching::Shards;
 use crate::gathered::{Gathered, Pull};
 use crate::loss::joint_loss;
 use crate::objectives::{MaskKey, Objectives};
+use crate::plan::Plan;
 use crate::reduce::tree_sum;
 use crate::shard::ShardBatch;
 use crate::terms::{Divisors, LossSums, PerTerm, Term};
@@ -19,6 +21,7 @@ use crate::terms::{Divisors, LossSums, PerTerm, Term};
 /// The replicas.
 pub struct Replicas {
     replicas: Vec<Replica>,
+    recompute: Recompute,
 }
 
 struct Replica {
@@ -108,7 +111,35 @@ impl Replicas {
                 })
             })
             .collect::<anyhow::Result<_>>()?;
-        Ok(Self { replicas })
+        Ok(Self {
+            replicas,
+            recompute: Recompute::None,
+        })
+    }
+
+    /// The same with this choice of what is computed again on the way back.
+    pub fn recomputing(self, recompute: Recompute) -> Self {
+        Self { recompute, ..self }
+    }
+
+    /// Runs on another plan from now on: replicas of the first one, which is on CPU. No number depends on it.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn adopt(&mut self, plan: Plan) -> anyhow::Result<()> {
+        let first = &self.replicas[0];
+        let (device, model) = (first.device.clone(), first.model.clone());
+        let replica = |_| {
+            Ok(Replica {
+                pool: ThreadPoolBuilder::new().num_threads(plan.threads).build()?,
+                device: device.clone(),
+                model: model.clone(),
+            })
+        };
+        self.replicas = (0..plan.replicas)
+            .map(replica)
+            .collect::<anyhow::Result<_>>()?;
+        Ok(())
     }
 
     /// The gradient of the mean loss over `shards` in step `step` at `values`.
@@ -133,13 +164,14 @@ impl Replicas {
             let values = values.clone().to_device(&replica.device);
             let model = trainables.scatter_tracked(replica.model.clone(), &values);
             trainables.assert_split(&model);
-            let reading = batch.read(&model, key(number));
+            let tape = Tape::new(self.recompute);
+            let reading = batch.read(&model, key(number), Some(&tape));
             let pull = pulls.as_ref().map(|(pulls, _)| &pulls[number]);
             let (objective, sums) = joint_loss(reading, objectives, &step.shares, pull);
             // What no trained value takes part in has no slope.
             let gradient = objective
                 .filter(Tensor::is_tracked)
-                .map(|objective| trainables.gradients(&model, &objective.backward()));
+                .map(|objective| trainables.gradients(&model, &tape.backward(objective)));
             (gradient, sums, batch.num_positions(), batch.num_slots())
         };
         let count = shards.shards.len();
@@ -197,7 +229,7 @@ impl Replicas {
             let values = values.clone().to_device(&replica.device);
             let model = trainables.scatter_plain(replica.model.clone(), &values);
             let batch = step.batch(number, &terms, &replica.device);
-            Gathered::of(&batch.read(&model, key(number)), &home)
+            Gathered::of(&batch.read(&model, key(number), None), &home)
         });
         let model = trainables.scatter_plain(self.replicas[0].model.clone(), values);
         let scale = model

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
 use clap::{Subcommand, ValueEnum};
+use limbic_llama::Recompute;
 use limbic_train::Batching;
 use serde::Serialize;
 
@@ -126,6 +127,9 @@ pub(crate) struct StepArgs {
     /// How samples of several lengths are put together
     #[arg(long, default_value = "padded")]
     pub(crate) batching: BatchingName,
+    /// What of the decoder is computed again on the way back
+    #[arg(long, default_value = "none")]
+    pub(crate) recompute: RecomputeName,
     /// What the devices can do, in 10^12 floating-point operations a second, to be compared with
     #[arg(long)]
     #[serde(skip)]
@@ -261,4 +265,21 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|count| *count > 0)
         .ok_or_else(|| "wanted a whole number of at least 1".to_string())
+}
+
+/// What is computed again, as recipes call it.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RecomputeName {
+    None,
+    Block,
+}
+
+impl From<RecomputeName> for Recompute {
+    fn from(name: RecomputeName) -> Self {
+        match name {
+            RecomputeName::None => Self::None,
+            RecomputeName::Block => Self::Block,
+        }
+    }
 }

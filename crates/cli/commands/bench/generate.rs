@@ -12,6 +12,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let prompts: Vec<Prompt> = (0..shape.batch as u64)
         .map(|id| Prompt {
             id,
+            content: Vec::new(),
             embeddings: Tensor::random(
                 [shape.seq, shape.dim],
                 Distribution::Normal(0.0, 0.02),

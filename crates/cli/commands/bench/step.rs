@@ -1,7 +1,7 @@
 use limbic_train::bench::{StepConfig, StepDone};
 use serde_json::{Value, json};
 
-use super::args::StepArgs;
+use super::args::{RecomputeName, StepArgs};
 use super::measure;
 
 /// The pieces that recipes cut a micro-batch into.
@@ -25,6 +25,7 @@ pub(crate) fn run(args: &StepArgs) -> anyhow::Result<()> {
         positions: args.shape.seq,
         shortest: args.shortest.unwrap_or(args.shape.seq),
         batching: args.batching.into(),
+        recompute: args.recompute.into(),
         answer,
         shards,
     };
@@ -61,9 +62,14 @@ pub(crate) fn run(args: &StepArgs) -> anyhow::Result<()> {
     measure::print("step", &shape, &times, "step", figures)
 }
 
-/// Floating-point operations of the frozen layers in a step: 2 a value on the way forward and 2 on the way back, since
-/// frozen weights have no gradient. The output layer sees supervised positions only; attention is not counted.
+/// Floating-point operations of the frozen layers in a step: 2 a value on the way forward, 2 where a block runs again, and
+/// 2 on the way back, since frozen weights have no gradient. The output layer sees supervised positions only; attention
+/// is not counted.
 fn flops(args: &StepArgs, positions: usize, supervised: usize) -> f64 {
     let [blocks, head] = args.shape.linear_values();
-    4.0 * (blocks * positions as f64 + head * supervised as f64)
+    let of_blocks = match args.recompute {
+        RecomputeName::None => 4.0,
+        RecomputeName::Block => 6.0,
+    };
+    of_blocks * blocks * positions as f64 + 4.0 * head * supervised as f64
 }

@@ -12,6 +12,7 @@ fn prompt(llama: &Llama, id: u64, tokens: &[u32]) -> Prompt {
     Prompt {
         id,
         embeddings: llama.embed(ids).squeeze_dim(0),
+        content: Vec::new(),
     }
 }
 

@@ -1,7 +1,6 @@
 //! Ten steps of all objectives against the same ten by transformers, PEFT and torch; scripts/golden/training.py made them.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use limbic_data::{Clip, Compiled, Segment};
@@ -176,7 +175,7 @@ fn sample(value: &Value) -> (Sample, Compiled) {
                 valence: value["valence"].as_f64().map(|valence| valence as f32),
                 ..Clip::default()
             },
-            features: vec![features.map(Arc::new)],
+            features: vec![features.map(Into::into)],
         },
         label: value["label"].as_u64().map(|label| label as usize),
         caption: ids(&value["caption"]),
