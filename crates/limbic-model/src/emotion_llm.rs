@@ -3,10 +3,10 @@
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use limbic_encoders::{Fusion, Padded, Projector};
-use limbic_llama::{Dropout, Generation, Llama, Padding, Prompt, Sampling};
+use limbic_llama::{Dropout, Llama, Padding};
 
 use crate::batch::{PerSample, rows_of};
-use crate::{Alignment, Batch, Head, Mask, ModelError, Reads, Source};
+use crate::{Alignment, Batch, Head, Mask, Reads, Source};
 
 /// Projectors, fusions, decoder and heads. Encoders stand outside: they are frozen, and their features are inputs.
 #[derive(Module, Debug)]
@@ -204,25 +204,19 @@ impl EmotionLlm {
     /// What both heads say about every sample.
     pub fn judge(&self, batch: &Batch) -> Judgement {
         let heads = [&self.head, &self.valence];
-        let states = heads
+        let ends = heads
             .into_iter()
             .flatten()
             .any(|head| head.reads().is_decoder())
-            .then(|| self.states(batch, Dropout::OFF));
-        let device = batch.prompt_ends.device();
-        let all = Tensor::arange(0..batch.size as i64, &device);
-        let [classes, valences] = heads.map(|head| {
-            let head = head.as_ref()?;
-            Some(head.forward(self.state(head, batch, &all, states.as_ref())))
-        });
-        Judgement {
-            classes,
-            valences: valences.map(|valences| valences.squeeze_dim(1)),
-        }
+            .then(|| {
+                let states = self.states(batch, Dropout::OFF);
+                states.select(0, batch.prompt_ends.clone())
+            });
+        self.judge_ends(batch, ends.as_ref())
     }
 
     /// The state that `head` reads for some rows of the batch, `[N, D]`.
-    fn state(
+    pub(crate) fn state(
         &self,
         head: &Head,
         batch: &Batch,
@@ -250,41 +244,6 @@ impl EmotionLlm {
                     .select(0, rows.clone())
             }
         }
-    }
-
-    /// Continues each prompt of a batch compiled without answers; `ids` name the samples' noise.
-    ///
-    /// # Errors
-    /// Prompts too long for the decoder, or logits that are not finite.
-    pub fn generate(
-        &self,
-        batch: &Batch,
-        lengths: &[usize],
-        ids: &[u64],
-        max_new_tokens: usize,
-        sampling: &Sampling,
-    ) -> Result<Vec<Generation>, ModelError> {
-        let embeddings = self.embed(batch);
-        let dim = embeddings.dims()[2];
-        let prompts: Vec<Prompt> = lengths
-            .iter()
-            .zip(ids)
-            .enumerate()
-            .map(|(row, (length, id))| Prompt {
-                id: *id,
-                embeddings: embeddings
-                    .clone()
-                    .slice([row..row + 1, 0..*length])
-                    .reshape([*length, dim]),
-            })
-            .collect();
-        Ok(limbic_llama::generate(
-            &self.llama,
-            &prompts,
-            max_new_tokens,
-            &self.llama.config().eos_token_ids,
-            sampling,
-        )?)
     }
 }
 

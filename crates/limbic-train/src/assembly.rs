@@ -8,7 +8,7 @@ use limbic_llama::{Llama, LlamaConfig};
 use limbic_model::{
     Artifact, ArtifactConfig, DecoderSource, EmotionLlm, Part, Source, Trainables, read_decoder,
 };
-use limbic_weights::Weights;
+use limbic_weights::TensorDigest;
 
 use crate::blueprint::at_fault;
 use crate::features::{EncodedClip, statistics};
@@ -298,9 +298,9 @@ fn check_parts(
 
 /// A decoder that the run leaves as it was, by folder and hash.
 pub(crate) fn base(model: &EmotionLlm, folder: &Path) -> DecoderSource {
-    let weights = Weights::collect_only(&model.llama, |name| Part::of(name) == Some(Part::Decoder));
+    let of_decoder = |name: &str| Part::of(name) == Some(Part::Decoder);
     DecoderSource::Base {
         path: folder.to_path_buf(),
-        sha256: weights.sha256(),
+        sha256: TensorDigest::of_module(&model.llama, of_decoder).finish(),
     }
 }

@@ -1,28 +1,110 @@
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor};
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::NamedTensor;
+use crate::ModulePath;
 
-/// SHA-256 over names, shapes and bits of tensors that need not be in memory together.
+/// SHA-256 over names, shapes and values of tensors, which need not be in memory together nor come in order.
+///
+/// Values count as F32, whatever they are stored in. They are cut into stretches of 2²⁰, so that several threads hash a
+/// tensor. A tensor's digest is that of its name, its shape and the digests of its stretches; all of them in the order of
+/// their names make the whole one.
 #[derive(Debug, Clone, Default)]
-pub struct TensorDigest(Sha256);
+pub struct TensorDigest {
+    tensors: BTreeMap<String, [u8; 32]>,
+}
+
+/// Values of a stretch.
+const STRETCH: usize = 1 << 20;
 
 impl TensorDigest {
-    /// Takes up a tensor. The order counts: by name, as in [`Weights`](crate::Weights).
-    pub fn update(&mut self, name: &str, tensor: &NamedTensor) {
-        self.0.update(format!("{name}{:?}", tensor.shape));
-        for chunk in tensor.values.chunks(1 << 14) {
-            let bytes: Vec<u8> = chunk.iter().flat_map(|v| v.to_le_bytes()).collect();
-            self.0.update(bytes);
-        }
+    /// The digest of the float parameters of `module` whose name `wanted` accepts, one of them at a time on the host.
+    pub fn of_module<M: Module>(module: &M, wanted: impl Fn(&str) -> bool) -> Self {
+        let mut visitor = Digester {
+            path: ModulePath::default(),
+            digest: Self::default(),
+            wanted,
+        };
+        module.visit(&mut visitor);
+        visitor.digest
+    }
+
+    /// Takes up a tensor.
+    ///
+    /// # Panics
+    /// When one of that name was taken up before.
+    pub fn update(&mut self, name: &str, shape: &[usize], values: &[f32]) {
+        let stretches: Vec<[u8; 32]> = values.par_chunks(STRETCH).map(of_values).collect();
+        let mut hasher = Sha256::new();
+        hasher.update(format!("{name}{shape:?}"));
+        hasher.update(stretches.as_flattened());
+        let before = self
+            .tensors
+            .insert(name.to_string(), hasher.finalize().into());
+        assert!(before.is_none(), "`{name}` is in the digest twice");
     }
 
     /// The digest in hex.
     pub fn finish(self) -> String {
-        to_hex(&self.0.finalize())
+        let mut hasher = Sha256::new();
+        for of_tensor in self.tensors.values() {
+            hasher.update(of_tensor);
+        }
+        to_hex(&hasher.finalize())
+    }
+}
+
+/// SHA-256 of the values' little-endian bytes.
+fn of_values(values: &[f32]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    let mut bytes = [0u8; 1 << 14];
+    for values in values.chunks(bytes.len() / 4) {
+        let (places, _) = bytes.as_chunks_mut::<4>();
+        for (place, value) in places.iter_mut().zip(values) {
+            *place = value.to_le_bytes();
+        }
+        hasher.update(&bytes[..4 * values.len()]);
+    }
+    hasher.finalize().into()
+}
+
+struct Digester<F> {
+    path: ModulePath,
+    digest: TensorDigest,
+    wanted: F,
+}
+
+impl<F: Fn(&str) -> bool> ModuleVisitor for Digester<F> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = self.path.name();
+        if !(self.wanted)(&name) {
+            return;
+        }
+        let mut value = param.val();
+        if self.path.is_transposed() {
+            value = value.swap_dims(0, 1);
+        }
+        let shape = value.dims();
+        let values = value
+            .into_data()
+            .convert_dtype(DType::F32)
+            .try_into_vec::<f32>()
+            .expect("converted to F32 above");
+        self.digest.update(&name, &shape, &values);
     }
 }
 
@@ -49,4 +131,51 @@ pub fn file_digest(path: &Path) -> io::Result<String> {
 
 fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_what_it_says() {
+        let long: Vec<f32> = (0..STRETCH + 3).map(|i| i as f32).collect();
+        let hash = |bytes: &[u8]| <[u8; 32]>::from(Sha256::digest(bytes));
+        let bytes = |values: &[f32]| -> Vec<u8> {
+            values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect()
+        };
+        let stretches = [
+            hash(&bytes(&long[..STRETCH])),
+            hash(&bytes(&long[STRETCH..])),
+        ]
+        .concat();
+        let of_long = hash(&[format!("b[1, {}]", STRETCH + 3).as_bytes(), &stretches].concat());
+        let of_short = hash(&[b"a[2]", hash(&bytes(&[1.5, -2.0])).as_slice()].concat());
+        let wanted = hex_digest(&[of_short, of_long].concat());
+
+        let mut digest = TensorDigest::default();
+        digest.update("b", &[1, STRETCH + 3], &long);
+        digest.update("a", &[2], &[1.5, -2.0]);
+        assert_eq!(digest.finish(), wanted);
+    }
+
+    #[test]
+    fn one_bit_and_one_name_change_it() {
+        let digest = |name: &str, shape: &[usize], values: &[f32]| {
+            let mut digest = TensorDigest::default();
+            digest.update(name, shape, values);
+            digest.finish()
+        };
+        let one = digest("a", &[2], &[0.0, 1.0]);
+        for other in [
+            digest("b", &[2], &[0.0, 1.0]),
+            digest("a", &[1, 2], &[0.0, 1.0]),
+            digest("a", &[2], &[-0.0, 1.0]),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! A tensor that lies in a file: what it is, and how its values come out.
 
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use burn::tensor::{FloatDType, TensorData, bf16, f16};
+use rayon::prelude::*;
 
 use crate::source::{Access, SourceFile};
 use crate::{NamedTensor, WeightsError};
@@ -104,8 +106,8 @@ pub(crate) struct Stored {
     pub(crate) strides: Option<Vec<usize>>,
 }
 
-/// So many bytes of the file are mapped at a time and thread.
-const WINDOW: u64 = 4 << 20;
+/// So many values are mapped and converted at a time and thread.
+const WINDOW: usize = 1 << 20;
 
 impl Stored {
     /// Number of values.
@@ -154,13 +156,13 @@ impl Stored {
             same if same == T::DTYPE => self.collect(T::from_bytes),
             StoredDtype::F64 => self.collect(|bytes| widened(f64::from_bytes(bytes) as f32)),
             StoredDtype::F32 => self.collect(|bytes| widened(f32::from_bytes(bytes))),
-            StoredDtype::F16 => self.collect(|bytes| widened(f16::from_bytes(bytes).to_f32())),
-            StoredDtype::BF16 => self.collect(|bytes| widened(bf16::from_bytes(bytes).to_f32())),
+            StoredDtype::F16 => self.collect(|bytes| widened(widen_f16(u16_of(bytes)))),
+            StoredDtype::BF16 => self.collect(|bytes| widened(widen_bf16(u16_of(bytes)))),
             other => panic!("values of {other} were asked for as floats"),
         }
     }
 
-    fn collect<T>(&self, decode: impl Fn(&[u8]) -> T) -> Result<Vec<T>, WeightsError> {
+    fn collect<T: Send>(&self, decode: impl Fn(&[u8]) -> T + Sync) -> Result<Vec<T>, WeightsError> {
         let count = self.count();
         let mut values = Vec::new();
         values.try_reserve_exact(count).map_err(|error| {
@@ -171,23 +173,26 @@ impl Stored {
         if count == 0 {
             return Ok(values);
         }
-        let size = self.dtype.size();
+        let size = self.dtype.size() as usize;
         match &self.strides {
             None => {
-                let end = self.start + count as u64 * size;
-                let mut start = self.start;
-                while start < end {
-                    let stop = end.min(start + WINDOW);
-                    let window = self.file.window(start..stop, Access::Whole)?;
-                    values.extend(window.chunks_exact(size as usize).map(&decode));
-                    start = stop;
+                let room = &mut values.spare_capacity_mut()[..count];
+                let windows = room.par_chunks_mut(WINDOW).enumerate();
+                windows.try_for_each(|(number, room)| self.decode(number, room, size, &decode))?;
+                #[expect(
+                    unsafe_code,
+                    reason = "filling the room with zeros first would be a second pass over memory, which takes as long as \
+                              the first; `decode` has written each of these values"
+                )]
+                // SAFETY: `count` values are reserved, and the windows, which cover them, are all written.
+                unsafe {
+                    values.set_len(count);
                 }
             }
             Some(strides) => {
                 let span = 1 + furthest(&self.shape, strides);
-                let bytes = self.start..self.start + span as u64 * size;
+                let bytes = self.start..self.start + (span * size) as u64;
                 let window = self.file.window(bytes, Access::Sparse)?;
-                let size = size as usize;
                 visit(&self.shape, strides, |at| {
                     values.push(decode(&window[at * size..][..size]));
                 });
@@ -195,6 +200,52 @@ impl Stored {
         }
         Ok(values)
     }
+
+    /// Writes every value of window number `number`.
+    fn decode<T>(
+        &self,
+        number: usize,
+        room: &mut [MaybeUninit<T>],
+        size: usize,
+        decode: impl Fn(&[u8]) -> T,
+    ) -> Result<(), WeightsError> {
+        let start = self.start + (number * WINDOW * size) as u64;
+        let end = start + (room.len() * size) as u64;
+        let window = self.file.window(start..end, Access::Whole)?;
+        assert_eq!(window.len(), room.len() * size, "bytes of a window");
+        for (place, bytes) in room.iter_mut().zip(window.chunks_exact(size)) {
+            place.write(decode(bytes));
+        }
+        Ok(())
+    }
+}
+
+fn u16_of(bytes: &[u8]) -> u16 {
+    u16::from_le_bytes(bytes.try_into().expect("cut to one value's length"))
+}
+
+/// An F32 is a BF16 with more fraction.
+fn widen_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Without branches, so that many are widened at once. The exponent's bias is moved from 15 to 127, for infinities and
+/// what is no number to the end of the range. A subnormal is a fraction of the smallest exponent's unit.
+fn widen_f16(bits: u16) -> f32 {
+    const BIAS: u32 = (127 - 15) << 23;
+    /// 2^-14, the smallest exponent of an F16.
+    const UNIT: u32 = BIAS + (1 << 23);
+    let sign = u32::from(bits & 0x8000) << 16;
+    let magnitude = u32::from(bits & 0x7fff) << 13;
+    let subnormal = (f32::from_bits(magnitude | UNIT) - f32::from_bits(UNIT)).to_bits();
+    let value = if magnitude >= 0x7c00 << 13 {
+        magnitude + 2 * BIAS
+    } else if magnitude >= 0x0400 << 13 {
+        magnitude + BIAS
+    } else {
+        subnormal
+    };
+    f32::from_bits(value | sign)
 }
 
 /// How far the last value lies from the first, in values.
@@ -226,7 +277,7 @@ fn visit(shape: &[usize], strides: &[usize], mut value: impl FnMut(usize)) {
 }
 
 /// A float as files hold it: little-endian.
-trait Float: Copy {
+trait Float: Copy + Send {
     const DTYPE: StoredDtype;
     fn from_bytes(bytes: &[u8]) -> Self;
     fn from_f32(value: f32) -> Self;
@@ -253,3 +304,24 @@ float!(f64, F64, u64, f64::from);
 float!(f32, F32, u32, f32::from);
 float!(f16, F16, u16, f16::from_f32);
 float!(bf16, BF16, u16, bf16::from_f32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_is_widened_to_its_bits() {
+        for bits in 0..=u16::MAX {
+            let (got, wanted) = (widen_f16(bits), f16::from_bits(bits).to_f32());
+            assert!(
+                got.is_nan() && wanted.is_nan() || got.to_bits() == wanted.to_bits(),
+                "{bits:x}"
+            );
+            let (got, wanted) = (widen_bf16(bits), bf16::from_bits(bits).to_f32());
+            assert!(
+                got.is_nan() && wanted.is_nan() || got.to_bits() == wanted.to_bits(),
+                "{bits:x}"
+            );
+        }
+    }
+}

@@ -49,6 +49,7 @@ fn the_small_model_tells_its_story() {
         let prompt = Prompt {
             id: 0,
             embeddings: llama.embed(begin).squeeze_dim(0),
+            content: Vec::new(),
         };
         let stop = &llama.config().eos_token_ids;
         let told = generate(&llama, &[prompt], wanted.len(), stop, &Sampling::GREEDY).unwrap();
