@@ -1,7 +1,6 @@
 //! A tensor that lies in a file: what it is, and how its values come out.
 
 use std::fmt;
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use burn::tensor::{FloatDType, TensorData, bf16, f16};
@@ -106,8 +105,8 @@ pub(crate) struct Stored {
     pub(crate) strides: Option<Vec<usize>>,
 }
 
-/// So many values are mapped and converted at a time and thread.
-const WINDOW: usize = 1 << 20;
+/// So many values are read and converted at a time and thread: they stay in the second-level cache between the two.
+const WINDOW: usize = 1 << 16;
 
 impl Stored {
     /// Number of values.
@@ -151,18 +150,20 @@ impl Stored {
     }
 
     fn values<T: Float>(&self) -> Result<Vec<T>, WeightsError> {
-        let widened = T::from_f32;
         match self.dtype {
-            same if same == T::DTYPE => self.collect(T::from_bytes),
-            StoredDtype::F64 => self.collect(|bytes| widened(f64::from_bytes(bytes) as f32)),
-            StoredDtype::F32 => self.collect(|bytes| widened(f32::from_bytes(bytes))),
-            StoredDtype::F16 => self.collect(|bytes| widened(widen_f16(u16_of(bytes)))),
-            StoredDtype::BF16 => self.collect(|bytes| widened(widen_bf16(u16_of(bytes)))),
+            StoredDtype::F64 => self.collect(|bytes| T::from_f64(f64::from_le_bytes(bytes))),
+            StoredDtype::F32 => self.collect(|bytes| T::from_f32(f32::from_le_bytes(bytes))),
+            StoredDtype::F16 => self.collect(|bytes| T::from_f16(u16::from_le_bytes(bytes))),
+            StoredDtype::BF16 => self.collect(|bytes| T::from_bf16(u16::from_le_bytes(bytes))),
             other => panic!("values of {other} were asked for as floats"),
         }
     }
 
-    fn collect<T: Send>(&self, decode: impl Fn(&[u8]) -> T + Sync) -> Result<Vec<T>, WeightsError> {
+    /// What `decode` makes of the N bytes of each value.
+    fn collect<T: Send, const N: usize>(
+        &self,
+        decode: impl Fn([u8; N]) -> T + Sync,
+    ) -> Result<Vec<T>, WeightsError> {
         let count = self.count();
         let mut values = Vec::new();
         values.try_reserve_exact(count).map_err(|error| {
@@ -173,12 +174,20 @@ impl Stored {
         if count == 0 {
             return Ok(values);
         }
-        let size = self.dtype.size() as usize;
         match &self.strides {
             None => {
                 let room = &mut values.spare_capacity_mut()[..count];
                 let windows = room.par_chunks_mut(WINDOW).enumerate();
-                windows.try_for_each(|(number, room)| self.decode(number, room, size, &decode))?;
+                windows.try_for_each_init(Vec::new, |bytes, (number, room)| {
+                    let start = self.start + (number * WINDOW * N) as u64;
+                    bytes.resize(room.len() * N, 0);
+                    self.file.read(start, bytes)?;
+                    let (bytes, _) = bytes.as_chunks();
+                    for (place, bytes) in room.iter_mut().zip(bytes) {
+                        place.write(decode(*bytes));
+                    }
+                    Ok::<(), WeightsError>(())
+                })?;
                 #[expect(
                     unsafe_code,
                     reason = "filling the room with zeros first would be a second pass over memory, which takes as long as \
@@ -191,37 +200,16 @@ impl Stored {
             }
             Some(strides) => {
                 let span = 1 + furthest(&self.shape, strides);
-                let bytes = self.start..self.start + (span * size) as u64;
+                let bytes = self.start..self.start + (span * N) as u64;
                 let window = self.file.window(bytes, Access::Sparse)?;
                 visit(&self.shape, strides, |at| {
-                    values.push(decode(&window[at * size..][..size]));
+                    let bytes = window[at * N..][..N].try_into();
+                    values.push(decode(bytes.expect("cut to one value's length")));
                 });
             }
         }
         Ok(values)
     }
-
-    /// Writes every value of window number `number`.
-    fn decode<T>(
-        &self,
-        number: usize,
-        room: &mut [MaybeUninit<T>],
-        size: usize,
-        decode: impl Fn(&[u8]) -> T,
-    ) -> Result<(), WeightsError> {
-        let start = self.start + (number * WINDOW * size) as u64;
-        let end = start + (room.len() * size) as u64;
-        let window = self.file.window(start..end, Access::Whole)?;
-        assert_eq!(window.len(), room.len() * size, "bytes of a window");
-        for (place, bytes) in room.iter_mut().zip(window.chunks_exact(size)) {
-            place.write(decode(bytes));
-        }
-        Ok(())
-    }
-}
-
-fn u16_of(bytes: &[u8]) -> u16 {
-    u16::from_le_bytes(bytes.try_into().expect("cut to one value's length"))
 }
 
 /// An F32 is a BF16 with more fraction.
@@ -276,34 +264,58 @@ fn visit(shape: &[usize], strides: &[usize], mut value: impl FnMut(usize)) {
     }
 }
 
-/// A float as files hold it: little-endian.
-trait Float: Copy + Send {
-    const DTYPE: StoredDtype;
-    fn from_bytes(bytes: &[u8]) -> Self;
+/// A float that can be made of what files hold; of its own kind to the bit.
+trait Float: Send + Sized {
     fn from_f32(value: f32) -> Self;
+
+    fn from_f64(value: f64) -> Self {
+        Self::from_f32(value as f32)
+    }
+
+    fn from_f16(bits: u16) -> Self {
+        Self::from_f32(widen_f16(bits))
+    }
+
+    fn from_bf16(bits: u16) -> Self {
+        Self::from_f32(widen_bf16(bits))
+    }
 }
 
-macro_rules! float {
-    ($kind:ty, $dtype:ident, $bits:ty, $from_f32:expr) => {
-        impl Float for $kind {
-            const DTYPE: StoredDtype = StoredDtype::$dtype;
+impl Float for f64 {
+    fn from_f32(value: f32) -> Self {
+        value.into()
+    }
 
-            fn from_bytes(bytes: &[u8]) -> Self {
-                let bytes = bytes.try_into().expect("cut to one value's length");
-                Self::from_bits(<$bits>::from_le_bytes(bytes))
-            }
-
-            fn from_f32(value: f32) -> Self {
-                $from_f32(value)
-            }
-        }
-    };
+    fn from_f64(value: f64) -> Self {
+        value
+    }
 }
 
-float!(f64, F64, u64, f64::from);
-float!(f32, F32, u32, f32::from);
-float!(f16, F16, u16, f16::from_f32);
-float!(bf16, BF16, u16, bf16::from_f32);
+impl Float for f32 {
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+
+impl Float for f16 {
+    fn from_f32(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn from_f16(bits: u16) -> Self {
+        Self::from_bits(bits)
+    }
+}
+
+impl Float for bf16 {
+    fn from_f32(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn from_bf16(bits: u16) -> Self {
+        Self::from_bits(bits)
+    }
+}
 
 #[cfg(test)]
 mod tests {
