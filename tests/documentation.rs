@@ -54,6 +54,7 @@ data: { manifest: m, tasks: { emotion: 1 } }
 train: { steps: 1, batch_size: 4, learning_rate: { head: 1 }, loss: { valence: {} } }
 evaluation: {}
 run: {}
+cache: {}
 ",
     "
 name: other
@@ -116,6 +117,7 @@ fn every_key_of_a_recipe_is_documented() {
         "standardise",
         "n_fft",
         "keep",
+        "memory_gib",
         "aliases",
         "reason",
     ] {

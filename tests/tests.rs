@@ -1,9 +1,13 @@
 //! The binary from outside: what a user types, what comes out, and what lies on the disk afterwards.
 
+/// Features on disk: found, damaged, shared, bounded.
+mod cache;
 /// Misspelt keys, missing files, wrong values.
 mod complaints;
 /// Every shipped YAML reads.
 mod configs;
+/// What the machine has, and what devices get right.
+mod doctor;
 /// Every key of a recipe is documented.
 mod documentation;
 /// Exports, converted, merged, verified.
@@ -16,9 +20,16 @@ mod finished;
 mod guards;
 /// Clips that are damaged, empty, no media, or silent.
 mod media;
+/// How much of what is computed is padding.
+mod padding;
+/// Frozen weights in BF16.
+mod precision;
 /// Published models run by themselves.
 mod probe;
 /// Interrupted, resumed, and run by other numbers of devices.
 mod resume;
+/// Training on Vulkan, where that is built in.
+#[cfg(feature = "wgpu")]
+mod wgpu;
 /// Where tests run, and what they share.
 mod workplace;

@@ -78,6 +78,15 @@ impl Workplace {
         workplace
     }
 
+    /// With clips in `data/`, and the shipped recipes beside what they name.
+    pub(crate) fn with_recipes() -> Self {
+        let workplace = Self::new();
+        for folder in ["configs", "recipes"] {
+            copy(&root().join(folder), &workplace.path(folder));
+        }
+        workplace
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -114,6 +123,17 @@ impl Workplace {
 
 pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The loss of each step of a run.
+pub(crate) fn losses(workplace: &Workplace, run: &str) -> Vec<f64> {
+    let path = workplace.path(&format!("runs/{run}/metrics.jsonl"));
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let steps = lines.filter(|line| line["kind"] == "train");
+    steps.map(|line| line["loss"].as_f64().unwrap()).collect()
 }
 
 fn limbic(folder: &Path, arguments: &[&str]) -> Command {
@@ -207,7 +227,7 @@ run: {{ log_every: 1, save_every: 5 }}
     )
 }
 
-/// Adapters with dropout, projectors and a head on the frozen decoder of `runs/stage1`.
+/// Adapters with dropout, projectors and a head on the frozen decoder of `runs/stage1`, samples grouped by length.
 pub(crate) fn stage2(steps: u64) -> String {
     let root = root().display();
     format!(
@@ -225,6 +245,7 @@ train:
   steps: {steps}
   batch_size: 4
   accumulate: 2
+  batching: grouped
   learning_rate: {{ lora: 2.0e-3, projectors: 1.0e-3, fusions: 1.0e-3, head: 2.0e-3 }}
   warmup: 3
   loss: {{ class_weight: 0.5 }}

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Parser, Subcommand};
 use limbic_data::{Source, Split};
 use limbic_model::Published;
+use limbic_train::ClipShard;
 use limbic_weights::Precision;
+
+use crate::commands::bench::args::BenchCommand;
+use crate::doctor::Child;
 
 #[derive(Parser)]
 #[command(name = "limbic", version, about, arg_required_else_help = true)]
@@ -19,6 +23,8 @@ pub(crate) enum Command {
     /// Make or import data
     #[command(subcommand)]
     Data(DataCommand),
+    /// Fill the feature cache of a recipe without training
+    Extract(ExtractArgs),
     /// Train what a recipe describes, from its last checkpoint if there is one
     Train(TrainArgs),
     /// Score a finished run on a split
@@ -33,6 +39,11 @@ pub(crate) enum Command {
     Fetch(FetchArgs),
     /// Run a model of a Hugging Face folder and show or write its numbers
     Probe(ProbeArgs),
+    /// Measure how fast this machine trains, generates, decodes, encodes, loads and reduces
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Say what this machine has, and which devices compute rightly
+    Doctor(DoctorArgs),
 }
 
 #[derive(Subcommand)]
@@ -93,13 +104,28 @@ pub(crate) struct ImportModelArgs {
 }
 
 #[derive(clap::Args)]
+pub(crate) struct ExtractArgs {
+    /// The recipe
+    pub(crate) recipe: PathBuf,
+    /// Changes to the recipe, for example cache.directory=/scratch/cache
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// A part of the clips, for example 2/8: all eight of them are all clips
+    #[arg(long, default_value_t = ClipShard::ALL)]
+    pub(crate) shard: ClipShard,
+    /// As for train; the first of them encodes
+    #[arg(long, default_value = "cpu")]
+    pub(crate) devices: String,
+}
+
+#[derive(clap::Args)]
 pub(crate) struct TrainArgs {
     /// The recipe
     pub(crate) recipe: PathBuf,
     /// Changes to the recipe, for example train.steps=100 or seed=3
     #[arg(value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// cpu (a replica a core), cpu:2 (two replicas), cuda:0,1 or wgpu, where built in
+    /// cpu (a replica a core), cpu:2 (two replicas), cuda:0,1, wgpu or wgpu:cpu, where built in; doctor lists them
     #[arg(long, default_value = "cpu")]
     pub(crate) devices: String,
     /// Delete what the run has done so far and start over
@@ -236,6 +262,22 @@ pub(crate) struct ProbeArgs {
     /// Where to compute: cpu, cuda:0 or wgpu, where built in
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Try this device alone, as --devices of train names it; may be given several times
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Vec<String>,
+    /// Longest trial of a device, in seconds; on a GPU the first one compiles its kernels
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) timeout: u64,
+    /// What a process of its own does for doctor
+    #[arg(long, hide = true)]
+    pub(crate) child: Option<Child>,
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

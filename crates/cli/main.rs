@@ -11,6 +11,7 @@
 mod args;
 mod commands;
 mod device;
+mod doctor;
 mod fetch;
 mod probe;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Data(DataCommand::Synth(args)) => commands::synth::run(&args),
         Command::Data(DataCommand::Import(args)) => commands::import::run(&args),
+        Command::Extract(args) => commands::extract::run(&args),
         Command::Train(args) => commands::train::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Infer(args) => commands::infer::run(&args),
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         Command::Import(args) => commands::import_model::run(&args),
         Command::Fetch(args) => commands::fetch::run(&args),
         Command::Probe(args) => commands::probe::run(&args),
+        Command::Bench(command) => commands::bench::run(&command),
+        Command::Doctor(args) => commands::doctor::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

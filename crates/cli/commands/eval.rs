@@ -10,7 +10,8 @@ use crate::args::EvalArgs;
 use crate::device;
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
-    let model = Model::open(&args.run, &device::parse(&args.devices)?)?;
+    let devices = device::parse(&args.devices)?;
+    let model = Model::open(&args.run, &devices, device::suits(&devices))?;
     let scores = model.score(args.data.as_deref(), args.split, args.max_bad, &|line| {
         eprintln!("{line}")
     })?;

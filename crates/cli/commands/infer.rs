@@ -6,7 +6,8 @@ use crate::args::InferArgs;
 use crate::device;
 
 pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
-    let model = Model::open(&args.run, &device::parse(&args.devices)?)?;
+    let devices = device::parse(&args.devices)?;
+    let model = Model::open(&args.run, &devices, device::suits(&devices))?;
     let clip = Clip {
         id: args.clip.display().to_string(),
         video: Some(args.clip.clone()),

@@ -18,6 +18,8 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     }
     let start = Start {
         devices: &devices,
+        calibrates: args.devices == "cpu",
+        suits: device::suits(&devices),
         restart: args.restart,
         stop: &stop,
         say: &|line| eprintln!("{line}"),

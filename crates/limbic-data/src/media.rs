@@ -17,7 +17,7 @@ use ffmpeg::format::stream::{Disposition, Stream};
 use ffmpeg::media::Type;
 use ffmpeg::util::frame::Frame;
 use ffmpeg::util::log;
-use ffmpeg::{Dictionary, Rational};
+use ffmpeg::{Dictionary, Packet, Rational};
 
 use crate::clip::Span;
 use crate::error::{DataError, Reason};
@@ -81,6 +81,15 @@ pub(crate) struct Media {
     input: Input,
     /// Container time of second zero.
     origin: f64,
+}
+
+/// A packet with the time from which its picture is on screen.
+pub(crate) struct Stored {
+    pub(crate) packet: Packet,
+    /// In ticks of the stream.
+    pub(crate) stamp: i64,
+    /// In seconds.
+    pub(crate) time: f64,
 }
 
 /// The seconds `[start, end)` that are decoded; `wanted_end` is what the manifest or the container promises.
@@ -227,14 +236,7 @@ impl Media {
         frame: &mut F,
         mut visit: impl FnMut(&mut F, f64) -> Result<ControlFlow<()>, DataError>,
     ) -> Result<(), DataError> {
-        if window.start > SEEK_MARGIN {
-            let to = ((window.start - SEEK_MARGIN + self.origin)
-                * f64::from(ffmpeg::ffi::AV_TIME_BASE)) as i64;
-            if self.input.seek(to, ..to).is_err() {
-                // A failed seek leaves the demuxer anywhere.
-                self.input = open_input(&self.path)?;
-            }
-        }
+        self.approach(window)?;
         let origin = self.origin;
         let (mut reached, mut frames, mut broken) = (0.0_f64, 0_usize, None);
         let mut time = window.start;
@@ -278,6 +280,72 @@ impl Media {
             Some(error) if frames == 0 => Err(self.undecodable(error)),
             _ => Ok(()),
         }
+    }
+
+    /// Goes to shortly before `window.start`.
+    fn approach(&mut self, window: Window) -> Result<(), DataError> {
+        if window.start <= SEEK_MARGIN {
+            return Ok(());
+        }
+        let to = ((window.start - SEEK_MARGIN + self.origin) * f64::from(ffmpeg::ffi::AV_TIME_BASE))
+            as i64;
+        if self.input.seek(to, ..to).is_err() {
+            // A failed seek leaves the demuxer anywhere.
+            self.input = open_input(&self.path)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the container itself stores the times of all pictures, and which of them are key pictures.
+    pub(crate) fn is_indexed(&self) -> bool {
+        let format = self.input.format();
+        matches!(format.name(), "mov,mp4,m4a,3gp,3g2,mj2" | "matroska,webm")
+    }
+
+    /// The packets of stream `index` from shortly before `window.start` until all that can be shown at `last` seconds are
+    /// there, in the order of decoding. `None` if they are more than `most` bytes, or one has no time.
+    pub(crate) fn packets_until(
+        &mut self,
+        index: usize,
+        window: Window,
+        last: f64,
+        most: usize,
+    ) -> Result<Option<Vec<Stored>>, DataError> {
+        self.approach(window)?;
+        let origin = self.origin;
+        let (mut reached, mut bytes, mut packets) = (0.0_f64, 0, Vec::new());
+        let mut is_passed = false;
+        for (stream, packet) in self.input.packets() {
+            reached = reached.max(packet_end(&stream, &packet).unwrap_or(origin) - origin);
+            if stream.index() != index {
+                continue;
+            }
+            let (Some(stamp), Some(decoded)) = (packet.pts(), packet.dts()) else {
+                return Ok(None);
+            };
+            let of = |stamp| seconds(stamp, stream.time_base()).map(|time| time - origin);
+            let (Some(time), Some(decoded)) = (of(stamp), of(decoded)) else {
+                return Ok(None);
+            };
+            is_passed |= time > last;
+            bytes += packet.size();
+            if bytes > most {
+                return Ok(None);
+            }
+            packets.push(Stored {
+                packet,
+                stamp,
+                time,
+            });
+            // Nothing is shown before it is decoded.
+            if decoded > last {
+                break;
+            }
+        }
+        if !is_passed {
+            window.check_reached(&self.path, reached)?;
+        }
+        Ok(Some(packets))
     }
 
     pub(crate) fn undecodable(&self, error: ffmpeg::Error) -> DataError {
@@ -377,7 +445,7 @@ fn duration(input: &Input) -> Option<f64> {
 }
 
 /// The end of a packet in container time; one that declares no duration is taken to last one frame.
-fn packet_end(stream: &Stream<'_>, packet: &ffmpeg::Packet) -> Option<f64> {
+fn packet_end(stream: &Stream<'_>, packet: &Packet) -> Option<f64> {
     let start = seconds(packet.pts().or(packet.dts())?, stream.time_base())?;
     let rate = f64::from(stream.avg_frame_rate());
     let length = match packet.duration() {

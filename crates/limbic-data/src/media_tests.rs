@@ -18,7 +18,7 @@ use crate::audio::{Waveform, read_waveform, resample};
 use crate::clip::Span;
 use crate::error::{DataError, Reason};
 use crate::media::probe;
-use crate::video::{Crop, FrameSampler, Frames, read_frames};
+use crate::video::{Crop, FrameSampler, Frames, read_frames, read_pictures};
 
 const RATE: i32 = 10;
 const SOUND_RATE: i32 = 16_000;
@@ -209,6 +209,38 @@ fn pictures_are_chosen_by_time() {
             (vec![5], vec![8]),
             "{name}"
         );
+    }
+}
+
+/// The pictures of a container that stores which ones are key pictures are decoded alone; the same stream in AVI is decoded
+/// whole.
+#[test]
+fn few_pictures_are_those_of_all_pictures() {
+    let (_folder, path) = folder();
+    let (few, all) = (["a.mp4", "a.mkv"].map(&path), path("a.avi"));
+    for path in few.iter().chain([&all]) {
+        write_media(path, 100, &[]);
+    }
+    let spans = [
+        (0.0, 10.0),
+        (0.0, 0.3),
+        (2.0, 2.2),
+        (3.35, 9.95),
+        (9.9, 10.0),
+    ];
+    for (start, end) in spans {
+        for count in [1, 2, 3, 8, 60] {
+            let sampler = FrameSampler::Uniform { count };
+            let read = |path: &Path| read_pictures(path, span(start, end), &sampler).unwrap();
+            let wanted = read(&all).unwrap();
+            for path in &few {
+                assert!(
+                    read(path).as_ref() == Some(&wanted),
+                    "{} between {start} and {end} s in {count}",
+                    path.display()
+                );
+            }
+        }
     }
 }
 

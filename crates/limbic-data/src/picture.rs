@@ -4,7 +4,8 @@ use fast_image_resize as fir;
 use ffmpeg_next as ffmpeg;
 
 use ffmpeg::format::Pixel;
-use ffmpeg::software::scaling::{Context as Converter, Flags};
+use ffmpeg::software::scaling::context::Definition;
+use ffmpeg::software::scaling::{Context as Scaler, Flags};
 use ffmpeg::util::frame::video::Video;
 
 /// An RGB picture, `u8` `[height, width, 3]`.
@@ -18,6 +19,66 @@ pub struct Picture {
     pub data: Vec<u8>,
 }
 
+/// Makes pictures of frames of any pixel format, at their own size. Pixels that are not square stay as they are stored.
+pub(crate) struct PictureMaker {
+    /// For frames like the last one: to make one takes longer than to use it.
+    scaler: Option<Scaler>,
+    rgb: Video,
+}
+
+impl PictureMaker {
+    pub(crate) fn new() -> Self {
+        Self {
+            scaler: None,
+            rgb: Video::empty(),
+        }
+    }
+
+    pub(crate) fn picture(&mut self, frame: &Video) -> Result<Picture, ffmpeg::Error> {
+        let (width, height) = (frame.width(), frame.height());
+        let of_frame = Definition {
+            format: frame.format(),
+            width,
+            height,
+        };
+        let kept = self
+            .scaler
+            .take()
+            .filter(|scaler| *scaler.input() == of_frame);
+        let scaler = match kept {
+            Some(scaler) => self.scaler.insert(scaler),
+            None => {
+                self.rgb = Video::empty();
+                self.scaler.insert(scaler(of_frame)?)
+            }
+        };
+        scaler.run(frame, &mut self.rgb)?;
+        // Rows are padded to FFmpeg's alignment.
+        let row = 3 * width as usize;
+        let rows = self.rgb.data(0).chunks(self.rgb.stride(0));
+        let mut data = Vec::with_capacity(row * height as usize);
+        rows.take(height as usize)
+            .for_each(|padded| data.extend_from_slice(&padded[..row]));
+        Ok(Picture {
+            width,
+            height,
+            data,
+        })
+    }
+}
+
+fn scaler(from: Definition) -> Result<Scaler, ffmpeg::Error> {
+    let Definition {
+        format,
+        width,
+        height,
+    } = from;
+    // Without these, colour at half the resolution is repeated rather than interpolated.
+    let flags =
+        Flags::BILINEAR | Flags::FULL_CHR_H_INT | Flags::FULL_CHR_H_INP | Flags::ACCURATE_RND;
+    Scaler::get(format, width, height, Pixel::RGB24, width, height, flags)
+}
+
 /// A rectangle in pixels; it lies inside the picture that it was made for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Region {
@@ -28,34 +89,6 @@ pub(crate) struct Region {
 }
 
 impl Picture {
-    /// Converts a frame of any pixel format at its own size. Pixels that are not square stay as they are stored.
-    pub(crate) fn from_frame(frame: &Video) -> Result<Self, ffmpeg::Error> {
-        let (width, height) = (frame.width(), frame.height());
-        let mut converter = Converter::get(
-            frame.format(),
-            width,
-            height,
-            Pixel::RGB24,
-            width,
-            height,
-            // Without these, colour at half the resolution is repeated rather than interpolated.
-            Flags::BILINEAR | Flags::FULL_CHR_H_INT | Flags::FULL_CHR_H_INP | Flags::ACCURATE_RND,
-        )?;
-        let mut rgb = Video::empty();
-        converter.run(frame, &mut rgb)?;
-        // Rows are padded to FFmpeg's alignment.
-        let data = rgb
-            .data(0)
-            .chunks(rgb.stride(0))
-            .take(height as usize)
-            .flat_map(|row| &row[..3 * width as usize]);
-        Ok(Picture {
-            width,
-            height,
-            data: data.copied().collect(),
-        })
-    }
-
     /// Turns the picture clockwise by `turns` right angles.
     pub(crate) fn turned(self, turns: u32) -> Self {
         match turns % 4 {

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::clip::Span;
 use crate::error::{DataError, Reason};
 use crate::faces::FaceDetector;
+use crate::few;
 use crate::media::{MAX_DIMENSION, Media, Window};
-use crate::picture::{Picture, quarter_turns};
+use crate::picture::{Picture, PictureMaker, quarter_turns};
 
 /// Square RGB pictures of one clip.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,70 +221,144 @@ pub fn read_pictures(
     span: Span,
     sampler: &FrameSampler,
 ) -> Result<Option<Vec<Picture>>, DataError> {
-    let mut media = Media::open(path)?;
-    let Some(stream) = media.stream(Type::Video) else {
+    let Some(mut stream) = PictureStream::open(path, span)? else {
         return Ok(None);
     };
-    let turns = stream
-        .side_data()
-        .find(|data| data.kind() == SideData::DisplayMatrix)
-        .map_or(0, |data| quarter_turns(data.data()));
-    let index = stream.index();
-    let mut decoder = media
-        .decoder(&stream)?
-        .video()
-        .map_err(|error| media.undecodable(error))?;
-    check_dimensions(path, decoder.width(), decoder.height())?;
-    let window = media.window(span, Reason::NoFrames)?;
-
-    let mut pictures: Vec<Picture> = Vec::with_capacity(sampler.count());
-    let mut times = sampler.times(window).into_iter().peekable();
-    // The picture on screen; a picture's end is known only when the next one comes.
-    let mut shown = Video::empty();
-    let mut has_shown = false;
-    media.decode(
-        index,
-        &mut decoder,
-        window,
-        &mut Video::empty(),
-        |frame, time| {
-            check_dimensions(path, frame.width(), frame.height())?;
-            // What precedes the first picture is shown by it.
-            let on_screen = if has_shown { &shown } else { &*frame };
-            let mut converted: Option<Picture> = None;
-            while times.next_if(|wanted| *wanted < time).is_some() {
-                let picture = match converted.take() {
-                    Some(picture) => picture,
-                    None => picture_of(path, on_screen, turns)?,
-                };
-                pictures.push(picture.clone());
-                converted = Some(picture);
-            }
-            std::mem::swap(&mut shown, frame);
-            has_shown = true;
-            Ok(if times.peek().is_none() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            })
-        },
-    )?;
-    if !has_shown {
-        let detail = format!(
-            "no picture between {:.3} s and {:.3} s",
-            window.start, window.end
-        );
-        return Err(DataError::media(path, Reason::NoFrames, detail));
+    let times = sampler.times(stream.window);
+    // Elsewhere key pictures are guessed from an index that may be wrong, or time stamps are made up.
+    if !stream.media.is_indexed() {
+        return stream.all(&times).map(Some);
     }
-    if times.peek().is_some() {
-        let last = picture_of(path, &shown, turns)?;
-        pictures.extend(times.map(|_| last.clone()));
+    if let Some(pictures) = stream.few(&times)? {
+        return Ok(Some(pictures));
     }
-    Ok(Some(pictures))
+    // What was read cannot be read again.
+    match PictureStream::open(path, span)? {
+        Some(stream) => stream.all(&times).map(Some),
+        None => Ok(None),
+    }
 }
 
-fn picture_of(path: &Path, frame: &Video, turns: u32) -> Result<Picture, DataError> {
-    let picture = Picture::from_frame(frame).map_err(|error| {
+/// An open file at its pictures.
+struct PictureStream<'a> {
+    path: &'a Path,
+    media: Media,
+    index: usize,
+    decoder: ffmpeg::decoder::Video,
+    window: Window,
+    /// Right angles by which pictures are to be turned.
+    turns: u32,
+    maker: PictureMaker,
+}
+
+impl<'a> PictureStream<'a> {
+    /// `None` if the file has no video stream.
+    fn open(path: &'a Path, span: Span) -> Result<Option<Self>, DataError> {
+        let media = Media::open(path)?;
+        let Some(stream) = media.stream(Type::Video) else {
+            return Ok(None);
+        };
+        let turns = stream
+            .side_data()
+            .find(|data| data.kind() == SideData::DisplayMatrix)
+            .map_or(0, |data| quarter_turns(data.data()));
+        let decoder = media
+            .decoder(&stream)?
+            .video()
+            .map_err(|error| media.undecodable(error))?;
+        check_dimensions(path, decoder.width(), decoder.height())?;
+        Ok(Some(Self {
+            path,
+            index: stream.index(),
+            window: media.window(span, Reason::NoFrames)?,
+            decoder,
+            turns,
+            maker: PictureMaker::new(),
+            media,
+        }))
+    }
+
+    /// The pictures at `times`, where they can be had without the others.
+    fn few(&mut self, times: &[f64]) -> Result<Option<Vec<Picture>>, DataError> {
+        let Self {
+            path,
+            media,
+            index,
+            decoder,
+            window,
+            turns,
+            maker,
+        } = self;
+        let convert = |frame: &Video| picture_of(path, maker, frame, *turns);
+        few::pictures_at(media, *index, decoder, *window, times, convert)
+    }
+
+    /// The pictures at `times`, of all that are decoded.
+    fn all(self, times: &[f64]) -> Result<Vec<Picture>, DataError> {
+        let Self {
+            path,
+            mut media,
+            index,
+            mut decoder,
+            window,
+            turns,
+            mut maker,
+        } = self;
+        let mut pictures: Vec<Picture> = Vec::with_capacity(times.len());
+        let mut times = times.iter().peekable();
+        // The picture on screen; a picture's end is known only when the next one comes.
+        let mut shown = Video::empty();
+        let mut has_shown = false;
+        media.decode(
+            index,
+            &mut decoder,
+            window,
+            &mut Video::empty(),
+            |frame, time| {
+                check_dimensions(path, frame.width(), frame.height())?;
+                // What precedes the first picture is shown by it.
+                let on_screen = if has_shown { &shown } else { &*frame };
+                let mut is_made = false;
+                while times.next_if(|wanted| **wanted < time).is_some() {
+                    let picture = match pictures.last() {
+                        Some(picture) if is_made => picture.clone(),
+                        _ => picture_of(path, &mut maker, on_screen, turns)?,
+                    };
+                    pictures.push(picture);
+                    is_made = true;
+                }
+                std::mem::swap(&mut shown, frame);
+                has_shown = true;
+                Ok(if times.peek().is_none() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                })
+            },
+        )?;
+        if !has_shown {
+            let detail = format!(
+                "no picture between {:.3} s and {:.3} s",
+                window.start, window.end
+            );
+            return Err(DataError::media(path, Reason::NoFrames, detail));
+        }
+        if times.peek().is_some() {
+            let last = picture_of(path, &mut maker, &shown, turns)?;
+            pictures.extend(times.map(|_| last.clone()));
+        }
+        Ok(pictures)
+    }
+}
+
+fn picture_of(
+    path: &Path,
+    maker: &mut PictureMaker,
+    frame: &Video,
+    turns: u32,
+) -> Result<Picture, DataError> {
+    check_dimensions(path, frame.width(), frame.height())?;
+    let picture = maker.picture(frame).map_err(|error| {
         DataError::media(
             path,
             Reason::Decode,
@@ -341,14 +416,14 @@ fn cut(pictures: &[Picture], size: usize, crop: &Crop) -> Frames {
     };
     let side =
         u32::try_from(size).unwrap_or_else(|_| panic!("picture size {size} is beyond 32 bits"));
-    let data = pictures
-        .iter()
-        .zip(regions)
-        .flat_map(|(picture, region)| picture.resized(region, side, side).data);
+    let mut data = Vec::with_capacity(pictures.len() * size * size * 3);
+    for (picture, region) in pictures.iter().zip(regions) {
+        data.extend_from_slice(&picture.resized(region, side, side).data);
+    }
     Frames {
         count: pictures.len(),
         size,
         faces_found,
-        data: data.collect(),
+        data,
     }
 }

@@ -45,7 +45,8 @@ pub struct AudioTransformerConfig {
 const KIND: &str = "audio_transformer";
 
 impl AudioTransformerConfig {
-    pub(crate) fn init(&self, device: &Device) -> Result<AudioTransformer, EncoderError> {
+    /// Refuses values that cannot work.
+    pub(crate) fn check(&self) -> Result<(), EncoderError> {
         let refuse = |key, problem| {
             Err(EncoderError::Config {
                 kind: KIND,
@@ -77,6 +78,12 @@ impl AudioTransformerConfig {
                 ),
             );
         }
+        self.front_end.init(KIND)?;
+        parameters::check(KIND, true, self.weights.as_deref(), self.seed)
+    }
+
+    pub(crate) fn init(&self, device: &Device) -> Result<AudioTransformer, EncoderError> {
+        self.check()?;
         let front_end = self.front_end.init(KIND)?;
         let block = BlockConfig {
             dim: self.dim,

@@ -63,7 +63,8 @@ impl Default for Blip2QFormerConfig {
 const KIND: &str = "blip2";
 
 impl Blip2Config {
-    pub(crate) fn init(&self, device: &Device) -> Result<Blip2, EncoderError> {
+    /// What can be known to be wrong without the weights.
+    pub(crate) fn check(&self) -> Result<(), EncoderError> {
         let refuse = |key, problem: &str| {
             Err(EncoderError::Config {
                 kind: KIND,
@@ -84,6 +85,11 @@ impl Blip2Config {
                 "absent; the Q-Former reads what `ln_vision` of its own checkpoint has normed: name that file",
             );
         }
+        self.vision.check()
+    }
+
+    pub(crate) fn init(&self, device: &Device) -> Result<Blip2, EncoderError> {
+        self.check()?;
         // The smaller of the two first: what is wrong with it shows at once.
         let qformer = self.qformer.load(&self.weights, self.vision.dim, device)?;
         Ok(Blip2 {

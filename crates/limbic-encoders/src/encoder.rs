@@ -1,5 +1,7 @@
 //! The closed set of encoders.
 
+use std::path::{Path, PathBuf};
+
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
@@ -89,8 +91,8 @@ impl EncoderConfig {
         }
     }
 
-    /// The file or folder its parameters come from, so that a feature cache can hash it.
-    pub fn weights(&self) -> Option<&std::path::Path> {
+    /// The file or folder its parameters come from.
+    pub fn weights(&self) -> Option<&Path> {
         match self {
             Self::Vit(config) => config.weights.as_deref(),
             Self::AudioTransformer(config) => config.weights.as_deref(),
@@ -98,6 +100,44 @@ impl EncoderConfig {
             Self::Blip2(config) => Some(&config.weights),
             Self::PretrainedAudio(config) => Some(&config.weights),
             Self::LogMel(_) | Self::Mfcc(_) | Self::Prosody(_) => None,
+        }
+    }
+
+    /// Every file and folder that is read to build it, so that a feature cache can put what they hold in the place of
+    /// their names.
+    pub fn sources(&mut self) -> Vec<&mut PathBuf> {
+        fn of_vision(config: &mut PretrainedVisionConfig) -> impl Iterator<Item = &mut PathBuf> {
+            [&mut config.weights]
+                .into_iter()
+                .chain(&mut config.ln_vision_weights)
+        }
+        match self {
+            Self::Vit(config) => config.weights.iter_mut().collect(),
+            Self::AudioTransformer(config) => config.weights.iter_mut().collect(),
+            Self::PretrainedVision(config) => of_vision(config).collect(),
+            Self::Blip2(config) => {
+                let vision = of_vision(&mut config.vision);
+                vision.chain([&mut config.weights]).collect()
+            }
+            Self::PretrainedAudio(config) => vec![&mut config.weights],
+            Self::LogMel(_) | Self::Mfcc(_) | Self::Prosody(_) => Vec::new(),
+        }
+    }
+
+    /// Whatever is wrong with it that shows before weights are read.
+    ///
+    /// # Errors
+    /// A value that cannot work, with its key.
+    pub fn check(&self) -> Result<(), EncoderError> {
+        match self {
+            Self::Vit(config) => config.check(),
+            Self::LogMel(config) => config.init("log_mel").map(drop),
+            Self::Mfcc(config) => config.init().map(drop),
+            Self::AudioTransformer(config) => config.check(),
+            Self::PretrainedVision(config) => config.check(),
+            Self::Blip2(config) => config.check(),
+            Self::Prosody(config) => config.init().map(drop),
+            Self::PretrainedAudio(config) => config.check(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::EncoderError;
+use crate::{EncoderError, parameters};
 
 /// A vision transformer. With `depth: 0` it is the patch projection and the position alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,6 +99,13 @@ impl VitConfig {
         side * side
     }
 
+    fn has_parameters(&self) -> bool {
+        self.class_token
+            || self.position == Position::Learned
+            || self.patch_init == PatchInit::Parameters
+            || self.depth > 0
+    }
+
     /// Refuses values that cannot work.
     pub(crate) fn check(&self) -> Result<(), EncoderError> {
         let refuse = |key, problem| {
@@ -178,7 +185,12 @@ impl VitConfig {
                     self.dim
                 ),
             ),
-            _ => Ok(()),
+            _ => parameters::check(
+                KIND,
+                self.has_parameters(),
+                self.weights.as_deref(),
+                self.seed,
+            ),
         }
     }
 }

@@ -51,6 +51,21 @@ impl Block {
                 .forward(self.post_attention_layernorm.forward(x), context.dropout)
     }
 
+    /// The linear layers: query, key, value and output of attention, gate, up, down.
+    #[cfg(feature = "flex")]
+    pub(crate) fn linears(&self) -> [&LoraLinear; 7] {
+        let Self { self_attn, mlp, .. } = self;
+        [
+            &self_attn.q_proj,
+            &self_attn.k_proj,
+            &self_attn.v_proj,
+            &self_attn.o_proj,
+            &mlp.gate_proj,
+            &mlp.up_proj,
+            &mlp.down_proj,
+        ]
+    }
+
     /// The linear layers with their names inside the block.
     pub(crate) fn linears_mut(&mut self) -> [(&'static str, &mut LoraLinear); 7] {
         let Self { self_attn, mlp, .. } = self;

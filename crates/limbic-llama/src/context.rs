@@ -47,11 +47,12 @@ impl Padding {
     /// # Panics
     /// When rows have gaps, which come with a cache.
     pub fn samples(&self, rows: usize, slots: usize) -> Vec<Vec<Range<usize>>> {
+        let alone = |sample: Range<usize>| std::iter::once(sample).collect();
         match self {
-            Self::Right => vec![vec![0..slots]; rows],
-            Self::Left(pads) => pads.iter().map(|pad| vec![*pad..slots]).collect(),
+            Self::Right => (0..rows).map(|_| alone(0..slots)).collect(),
+            Self::Left(pads) => pads.iter().map(|pad| alone(*pad..slots)).collect(),
             Self::Gaps(gaps) => panic!("a pass without a cache over rows with gaps {gaps:?}"),
-            Self::BothWays(lengths) => lengths.iter().map(|length| vec![0..*length]).collect(),
+            Self::BothWays(lengths) => lengths.iter().map(|length| alone(0..*length)).collect(),
             Self::Packed(lengths) => {
                 let mut end = 0;
                 let sample = |length: &usize| {
@@ -150,23 +151,47 @@ impl Dropout {
         probability: f64,
         site: &str,
     ) -> Tensor<D> {
-        let Some(key) = self.key.filter(|_| probability > 0.0) else {
+        let shape = x.dims();
+        let width = shape[D - 1];
+        let rows = 0..shape[..D - 1].iter().product();
+        let Some(mask) = self.mask(probability, site, width, rows) else {
             return x;
         };
-        let rng = key.site(site);
+        let mask = TensorData::new(mask, shape);
+        let device = x.device().without_autodiff();
+        x * Tensor::from_data(mask, &device)
+    }
+
+    /// What the elements of some rows are multiplied by; `None` where all of them are kept.
+    pub(crate) fn mask(
+        self,
+        probability: f64,
+        site: &str,
+        width: usize,
+        rows: impl Iterator<Item = usize>,
+    ) -> Option<Vec<f32>> {
+        let rng = self.key.filter(|_| probability > 0.0)?.site(site);
         let threshold = (probability * f64::from(u32::MAX)) as u32;
         let scale = (1.0 / (1.0 - probability)) as f32;
         let keep = |bits: u32| if bits < threshold { 0.0 } else { scale };
-        let count = x.shape().num_elements();
-        // Two decisions per draw.
-        let draws = (0..count.div_ceil(2) as u64).map(|i| rng.bits(i));
-        let mut mask: Vec<f32> = draws
-            .flat_map(|bits| [keep(bits as u32), keep((bits >> 32) as u32)])
-            .collect();
-        mask.truncate(count);
-        let data = TensorData::new(mask, x.dims());
-        let mask = Tensor::from_data(data, &x.device().without_autodiff());
-        x * mask
+        let mut mask = Vec::new();
+        for row in rows {
+            // Two decisions per draw.
+            let (first, end) = ((row * width) as u64, ((row + 1) * width) as u64);
+            let mut element = first;
+            while element < end {
+                let bits = rng.bits(element / 2);
+                if element % 2 == 0 {
+                    mask.push(keep(bits as u32));
+                    element += 1;
+                }
+                if element < end {
+                    mask.push(keep((bits >> 32) as u32));
+                    element += 1;
+                }
+            }
+        }
+        Some(mask)
     }
 }
 
@@ -407,8 +432,10 @@ mod tests {
         let packed = Padding::Packed(vec![2, 3]);
         assert_eq!(packed.positions(0, 5), [[0, 1, 0, 1, 2]]);
         assert_eq!(packed.samples(1, 5), [[0..2, 2..5]]);
-        assert_eq!(Padding::Left(vec![1, 0]).samples(2, 4), [[1..4], [0..4]]);
-        assert_eq!(Padding::Right.samples(2, 4), [[0..4], [0..4]]);
+        let left = Padding::Left(vec![1, 0]).samples(2, 4);
+        assert_eq!((left.len(), left.concat()), (2, vec![1..4, 0..4]));
+        let right = Padding::Right.samples(2, 4);
+        assert_eq!((right.len(), right.concat()), (2, vec![0..4, 0..4]));
     }
 
     fn visible(mask: Option<Tensor<4>>) -> Vec<bool> {

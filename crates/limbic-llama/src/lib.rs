@@ -8,6 +8,7 @@
 //! - [`Llama::with_lora`] adds adapters, [`Llama::merge_lora`] adds them into the weights, [`Llama::merge`] for a while.
 //! - [`generate()`] continues prompts through a [`KvCache`]; [`Prefilled`] does it in two parts, with the prompts' states
 //!   between them. What prompts of a batch begin with is computed once.
+//! - [`Llama::hold_in`] keeps the weights in BF16 where that is what a device is fast in.
 //! - [`write_adapter`] and [`read_adapter`] exchange adapters with PEFT.
 //!
 //! Frozen weights are plain tensors, and trained ones are made autodiff leaves by whoever trains: every layer here
@@ -21,6 +22,11 @@ mod config;
 mod context;
 mod error;
 mod file;
+#[cfg(feature = "flex")]
+mod fused;
+#[cfg(not(feature = "flex"))]
+#[path = "fused_absent.rs"]
+mod fused;
 mod generate;
 mod hugging_face;
 mod in_order;
@@ -31,13 +37,16 @@ mod lora;
 mod lora_config;
 mod merge;
 mod norm;
+mod precision;
 mod prefix;
 mod rope;
 mod rope_keys;
 mod sampling;
+mod tape;
 mod targets;
 #[cfg(feature = "flex")]
 mod thin;
+mod token_loss;
 
 pub use adapter::{
     adapter_tensor_name, read_adapter, read_config as read_adapter_config, rename_base,
@@ -59,4 +68,5 @@ pub use merge::{MergeOptions, MergeReport, decoder_digest, write_merged};
 pub use norm::RmsNorm;
 pub use rope::RopeScaling;
 pub use sampling::Sampling;
+pub use tape::{Pass, Recompute, Slopes, Tape};
 pub use targets::Targets;

@@ -12,9 +12,14 @@ use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 use limbic_weights::{Checkpoint, CounterRng};
 
 use crate::block::Block;
+use crate::fused::Fused;
 use crate::lora::{lazy_zeros, project, with_dtype};
 use crate::norm::RmsNorm;
-use crate::{Context, Dropout, KvCache, LlamaConfig, LlamaError, LoraConfig, LoraLinear, Padding};
+use crate::tape::{Replayed, Stack, row_numbers, select_rows};
+use crate::{
+    Context, Dropout, KvCache, LlamaConfig, LlamaError, LoraConfig, LoraLinear, Padding, Pass,
+    Recompute,
+};
 
 /// LLaMA (Touvron et al. 2023): token embeddings, a stack of [`Block`]s, a final norm, an output layer.
 ///
@@ -140,7 +145,7 @@ impl Llama {
         Self::read_as(folder, Some(FloatDType::F32), device)
     }
 
-    /// As [`read`](Self::read), with the weights in `precision`, or each as it is stored.
+    /// As [`read`](Self::read), with matrices in `precision` and vectors in F32, or each as it is stored.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -226,6 +231,57 @@ impl Llama {
                 .fold(embeddings, |x, (block, cache)| {
                     block.forward(x, &context, Some(cache))
                 }),
+        }
+    }
+
+    /// The output of the last block, before the final norm, at some positions of `B · L`, in ascending order.
+    ///
+    /// The same numbers as [`hidden`](Self::hidden) for less: where it can be, the last block runs for these positions
+    /// alone, and whole blocks run as one on CPU. With a tape in `pass` the way back is that tape's.
+    ///
+    /// # Shapes
+    /// `[B, L, D]` to `[N, D]`.
+    ///
+    /// # Panics
+    /// When a sample is longer than `max_position_embeddings`, or positions do not ascend.
+    pub fn hidden_at(
+        &self,
+        embeddings: Tensor<3>,
+        padding: &Padding,
+        positions: &[usize],
+        pass: Pass,
+    ) -> Tensor<2> {
+        let blocks = &self.model.layers;
+        let dropout = pass.dropout;
+        let fused = Fused::of(
+            blocks,
+            &self.config,
+            &embeddings,
+            padding,
+            positions,
+            dropout,
+        );
+        let plain = || embeddings.clone().without_autodiff();
+        let is_tracked = embeddings.is_tracked();
+        match (fused, pass.tape) {
+            (Some(fused), _) if !is_tracked && !fused.is_trained() => fused.run(plain()),
+            (Some(fused), Some(tape)) => {
+                let (output, fused) = fused.record(plain(), tape.recompute());
+                tape.record(embeddings, output, Stack::Fused(fused))
+            }
+            (None, Some(tape)) if tape.recompute() == Recompute::Block => {
+                let slots = embeddings.dims()[1];
+                let device = embeddings.device();
+                let context = Context::new(&self.config, 0, slots, padding, dropout, &device);
+                let without_tape = blocks.valid();
+                let (output, replayed) =
+                    Replayed::run(blocks, &without_tape, context, plain(), positions);
+                tape.record(embeddings, output, Stack::Replayed(replayed))
+            }
+            _ => {
+                let rows = row_numbers(positions, &embeddings.device());
+                select_rows(self.hidden(embeddings, padding, None, dropout), rows)
+            }
         }
     }
 

@@ -39,6 +39,17 @@ pub struct LoraFactor {
     pub weight: Param<Tensor<2>>,
 }
 
+/// What an adapter computes with.
+#[cfg(feature = "flex")]
+pub(crate) struct AdapterParts<'a> {
+    pub(crate) a: &'a Param<Tensor<2>>,
+    pub(crate) b: &'a Param<Tensor<2>>,
+    pub(crate) magnitude: Option<&'a Param<Tensor<1>>>,
+    pub(crate) scale: f64,
+    pub(crate) dropout: f64,
+    pub(crate) site: &'a str,
+}
+
 #[derive(Clone, Debug)]
 struct Adaptation {
     scale: f64,
@@ -133,6 +144,26 @@ impl LoraLinear {
             dropout: config.lora_dropout,
             site: name.to_string(),
         });
+    }
+
+    /// The adapter beside the weight, if there is one.
+    #[cfg(feature = "flex")]
+    pub(crate) fn adapter(&self) -> Option<AdapterParts<'_>> {
+        let (a, b) = self.lora_A.as_ref().zip(self.lora_B.as_ref())?;
+        let lora = self.lora.as_ref()?;
+        Some(AdapterParts {
+            a: &a.weight,
+            b: &b.weight,
+            magnitude: self.lora_magnitude_vector.as_ref(),
+            scale: lora.scale,
+            dropout: lora.dropout,
+            site: &lora.site,
+        })
+    }
+
+    /// Whether the layer is a product with its weight and nothing else.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.bias.is_none() && self.lora.is_none()
     }
 
     /// Whether an adapter stands beside the weight.

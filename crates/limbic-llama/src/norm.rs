@@ -24,6 +24,11 @@ impl RmsNorm {
         Self { weight, epsilon }
     }
 
+    #[cfg(feature = "flex")]
+    pub(crate) fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
     /// # Shapes
     /// `[.., D]` to the same.
     pub fn forward<const N: usize>(&self, x: Tensor<N>) -> Tensor<N> {

@@ -115,20 +115,35 @@ fn frequencies(config: &LlamaConfig) -> Vec<f32> {
     }
 }
 
+/// Cosines and sines of each pair of dimensions at some positions, `[positions, E/2]` each.
+pub(crate) fn half_tables(
+    config: &LlamaConfig,
+    positions: impl Iterator<Item = usize>,
+) -> (Vec<f32>, Vec<f32>) {
+    let frequencies = frequencies(config);
+    let (mut cos, mut sin) = (Vec::new(), Vec::new());
+    for position in positions {
+        let angles = frequencies.iter().map(|f| f64::from(position as f32 * f));
+        cos.extend(angles.clone().map(|a| a.cos() as f32));
+        sin.extend(angles.map(|a| a.sin() as f32));
+    }
+    (cos, sin)
+}
+
 impl Rotation {
     /// # Shapes
     /// `positions[row][slot]` with one row for all of a batch or one for each; tables `[rows, 1, L, E]`.
     pub(crate) fn new(config: &LlamaConfig, positions: &[Vec<usize>], device: &Device) -> Self {
-        let frequencies = frequencies(config);
+        let half = config.head_dim / 2;
         let slots = positions[0].len();
         let shape = [positions.len(), 1, slots, config.head_dim];
+        let (half_cos, half_sin) = half_tables(config, positions.iter().flatten().copied());
         let mut cos = Vec::with_capacity(shape.iter().product());
         let mut sin = Vec::with_capacity(cos.capacity());
-        for &position in positions.iter().flatten() {
-            let angles = || frequencies.iter().map(|f| f64::from(position as f32 * f));
-            cos.extend(angles().chain(angles()).map(|a| a.cos() as f32));
-            sin.extend(angles().map(|a| -a.sin() as f32));
-            sin.extend(angles().map(|a| a.sin() as f32));
+        for (of_cos, of_sin) in half_cos.chunks(half).zip(half_sin.chunks(half)) {
+            cos.extend([of_cos, of_cos].concat());
+            sin.extend(of_sin.iter().map(|sin| -sin));
+            sin.extend(of_sin);
         }
         Self {
             cos: Tensor::from_data(TensorData::new(cos, shape), device),

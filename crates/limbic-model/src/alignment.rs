@@ -11,10 +11,10 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use limbic_data::{Compiled, Segment};
 use limbic_encoders::Features;
-use limbic_llama::{Dropout, Padding};
+use limbic_llama::{Padding, Pass};
 use serde::{Deserialize, Serialize};
 
-use crate::{Batch, EmotionLlm, Example};
+use crate::{Batch, EmotionLlm, Example, Layout};
 
 /// The common space's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,8 @@ pub struct PairBatch {
     pub size: usize,
     /// Positions that hold something, padding left out.
     pub num_positions: usize,
+    /// Positions that are computed, padding included.
+    pub num_slots: usize,
 }
 
 impl PairBatch {
@@ -120,7 +122,7 @@ impl PairBatch {
                     valence: None,
                 })
                 .collect();
-            let batch = Batch::new(&examples, device);
+            let batch = Batch::new(&examples, Layout::Padded, device);
             let shares = shares(sequences, batch.length, device);
             (batch, shares)
         };
@@ -130,6 +132,7 @@ impl PairBatch {
         Self {
             size: pairs.len(),
             num_positions: clips.num_positions + captions.num_positions,
+            num_slots: clips.num_slots() + captions.num_slots(),
             clips,
             media_shares,
             captions,
@@ -164,7 +167,7 @@ impl EmotionLlm {
     ///
     /// # Panics
     /// For a model without alignment.
-    pub fn pair(&self, batch: &PairBatch, dropout: Dropout) -> (Tensor<2>, Tensor<2>) {
+    pub fn pair(&self, batch: &PairBatch, pass: Pass) -> (Tensor<2>, Tensor<2>) {
         let alignment = self
             .alignment
             .as_ref()
@@ -173,10 +176,16 @@ impl EmotionLlm {
             (states * shares.clone()).sum_dim(1).squeeze_dim(1)
         };
         let clips = mean(self.embed(&batch.clips), &batch.media_shares);
+        let (rows, length) = (batch.captions.rows, batch.captions.length);
+        let all: Vec<usize> = (0..rows * length).collect();
         let read = self
             .llama
-            .hidden(self.embed(&batch.captions), &Padding::Right, None, dropout);
-        let captions = mean(self.llama.norm(read), &batch.caption_shares);
+            .hidden_at(self.embed(&batch.captions), &Padding::Right, &all, pass);
+        let read = self
+            .llama
+            .norm(read)
+            .reshape([rows as i32, length as i32, -1]);
+        let captions = mean(read, &batch.caption_shares);
         (
             of_length_one(alignment.clip.forward(clips)),
             of_length_one(alignment.caption.forward(captions)),

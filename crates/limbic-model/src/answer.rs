@@ -45,8 +45,7 @@ impl EmotionLlm {
 
     /// What both heads say about every sample, with the decoder's states `[B, D]` at the ends of prompts.
     pub(crate) fn judge_ends(&self, batch: &Batch, ends: Option<&Tensor<2>>) -> Judgement {
-        let device = batch.prompt_ends.device();
-        let all = Tensor::arange(0..batch.size as i64, &device);
+        let all: Vec<usize> = (0..batch.size).collect();
         let judge = |head: &Head| {
             let state = match head.reads() {
                 Reads::Decoder => {

@@ -16,8 +16,8 @@ use std::path::{Component, Path, PathBuf};
 use burn::tensor::Device;
 use limbic_data::{LabelSet, PromptCompiler, PromptConfig, Slot, TextTokenizer};
 use limbic_encoders::ProjectorConfig;
-use limbic_llama::{Llama, LlamaConfig, read_adapter, write_adapter};
-use limbic_weights::{TensorDigest, Weights, load_only};
+use limbic_llama::{Llama, LlamaConfig, decoder_digest, read_adapter, write_adapter};
+use limbic_weights::{Precision, TensorDigest, Weights, load_only};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -131,7 +131,7 @@ impl ArtifactConfig {
     ///
     /// # Errors
     /// An unreadable file, or one of another format.
-    pub(crate) fn read(folder: &Path) -> Result<Self, ModelError> {
+    pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join(MM_CONFIG);
         let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
         let config: Self = serde_json::from_str(&text)
@@ -354,7 +354,7 @@ impl Artifact {
         verify_directory(folder)?;
         let config = ArtifactConfig::read(folder)?;
         let decoder = config.decoder_of(folder)?;
-        let (mut llama, tokenizer) = read_decoder(&decoder, device)?;
+        let (mut llama, tokenizer) = read_decoder(&decoder, Precision::F32, device)?;
         let digest = || Ok(TensorDigest::of_module(&llama, |_| true).finish());
         config.check_decoder(folder, &decoder, digest)?;
         let adapter = folder.join(ADAPTER);
@@ -376,18 +376,34 @@ impl Artifact {
 }
 
 /// Reads a decoder folder with its tokenizer: one of Hugging Face's layout, or one of llama2.c with a checkpoint and a
-/// tokenizer (`stories260K.bin` and `tok512.bin`).
+/// tokenizer (`stories260K.bin` and `tok512.bin`). Matrices are held in `precision`.
 ///
 /// # Errors
 /// Files that are missing, damaged or do not fit each other.
-pub fn read_decoder(folder: &Path, device: &Device) -> Result<(Llama, TextTokenizer), ModelError> {
+pub fn read_decoder(
+    folder: &Path,
+    precision: Precision,
+    device: &Device,
+) -> Result<(Llama, TextTokenizer), ModelError> {
     if let Some(files) = llama2c::files(folder)? {
-        return files.read(device);
+        let (llama, tokenizer) = files.read(device)?;
+        return Ok((llama.hold_in(precision), tokenizer));
     }
-    let llama = Llama::read(folder, device)?;
+    let llama = Llama::read_as(folder, Some(precision.float_dtype()), device)?;
     let (bos, eos) = special_ids(llama.config())?;
     let tokenizer = TextTokenizer::read(&folder.join("tokenizer.json"), bos, eos)?;
     Ok((llama, tokenizer))
+}
+
+/// SHA-256 over the tensors of the decoder in `folder` as F32: what artifacts that stand on it are held against.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn decoder_hash(folder: &Path, device: &Device) -> Result<String, ModelError> {
+    match llama2c::files(folder)? {
+        Some(files) => Ok(Weights::collect(&files.read(device)?.0).sha256()),
+        None => Ok(decoder_digest(folder)?),
+    }
 }
 
 /// Writes the decoder's own weights, without its adapters, and its tokenizer as a folder of Hugging Face's layout; what

@@ -1,10 +1,11 @@
 //! Compiled prompts and encoded media as tensors: the one place where media meet text.
 //!
-//! Letters: B samples, L positions of the longest, D decoder width, N supervised positions.
+//! Letters: B samples, R rows, L slots of a row, D decoder width, N supervised positions.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use limbic_data::{Compiled, Segment};
 use limbic_encoders::{Features, Padded};
+use limbic_llama::Padding;
 
 /// One compiled sample.
 #[derive(Debug, Clone, Copy)]
@@ -19,13 +20,26 @@ pub struct Example<'a> {
     pub valence: Option<f32>,
 }
 
-/// Samples side by side, padded on the right.
+/// How the samples of a batch lie in its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Each in a row of its own, padded on the right to the longest.
+    Padded,
+    /// One after the other in a single row, without a slot between them.
+    Packed,
+}
+
+/// Samples side by side or end to end.
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// B
     pub size: usize,
+    /// R
+    pub rows: usize,
     /// L
     pub length: usize,
+    /// Who may look at whom.
+    pub(crate) padding: Padding,
     /// All text tokens of all samples, one after the other: `[1, text]`.
     pub(crate) text: Tensor<2, Int>,
     /// The features of each input, of the samples that have it.
@@ -34,16 +48,16 @@ pub struct Batch {
     pub(crate) transcripts: Option<(Tensor<2, Int>, Words)>,
     /// The samples whose prompts hold each slot: the inputs' slots first, then the fusions'.
     pub(crate) holders: Vec<Vec<usize>>,
-    /// Where each of the B·L positions is found in the table of text rows followed by the slots' rows.
+    /// Where each of the R·L positions is found in the table of text rows followed by the slots' rows.
     pub(crate) places: Tensor<1, Int>,
-    /// Positions (of B·L) whose next token is supervised, `[N]`, and those tokens.
-    pub(crate) supervised: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
-    /// Rows of the samples with a label, and the labels.
-    pub(crate) labelled: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
-    /// Rows of the samples with a valence, and the valences.
-    pub(crate) valued: Option<(Tensor<1, Int>, Tensor<1>)>,
-    /// Last prompt position (of B·L) of every sample.
-    pub(crate) prompt_ends: Tensor<1, Int>,
+    /// Positions (of R·L, ascending) whose next token is supervised, and those tokens, `[N]`.
+    pub(crate) supervised: Option<(Vec<usize>, Tensor<1, Int>)>,
+    /// Numbers of the samples with a label, and the labels.
+    pub(crate) labelled: Option<(Vec<usize>, Tensor<1, Int>)>,
+    /// Numbers of the samples with a valence, and the valences.
+    pub(crate) valued: Option<(Vec<usize>, Tensor<1>)>,
+    /// Last prompt position (of R·L) of every sample.
+    pub(crate) prompt_ends: Vec<usize>,
     /// Positions that hold something, padding left out.
     pub num_positions: usize,
     /// N
@@ -105,14 +119,31 @@ impl Batch {
     /// # Panics
     /// When there are no examples, or when a prompt has a slot whose features are missing: the compiler saw other media
     /// than it is given here.
-    pub fn new(examples: &[Example], device: &Device) -> Self {
+    pub fn new(examples: &[Example], layout: Layout, device: &Device) -> Self {
         let device = &device.clone().without_autodiff();
         let size = examples.len();
-        let length = examples
+        let lengths = examples.iter().map(|example| example.compiled.length());
+        let lengths: Vec<usize> = lengths.collect();
+        let num_positions = lengths.iter().sum();
+        let longest = *lengths
             .iter()
-            .map(|example| example.compiled.length())
             .max()
             .expect("a batch of at least one example");
+        let mut starts = Vec::with_capacity(size);
+        let (rows, length, padding) = match layout {
+            Layout::Padded => {
+                starts.extend((0..size).map(|row| row * longest));
+                (size, longest, Padding::Right)
+            }
+            Layout::Packed => {
+                let mut end = 0;
+                for length in &lengths {
+                    starts.push(end);
+                    end += length;
+                }
+                (1, num_positions, Padding::Packed(lengths))
+            }
+        };
         let num_inputs = examples[0].features.len();
 
         let num_text: usize = examples
@@ -132,12 +163,12 @@ impl Batch {
             .map_or(num_inputs, |last| num_inputs.max(last + 1));
         let mut holders: Vec<Vec<usize>> = vec![Vec::new(); num_slots];
         // Row of the table, or (slot, row among that slot's rows) until all rows are counted.
-        let mut places = vec![Place::Text(0); size * length];
+        let mut places = vec![Place::Text(0); rows * length];
         let (mut supervised, mut targets) = (Vec::new(), Vec::new());
         let (mut labelled, mut labels, mut prompt_ends) = (Vec::new(), Vec::new(), Vec::new());
         let (mut valued, mut valences) = (Vec::new(), Vec::new());
         for (row, example) in examples.iter().enumerate() {
-            let mut position = row * length;
+            let mut position = starts[row];
             let mut put_text = |ids: &[u32], position: &mut usize| {
                 for id in ids {
                     places[*position] = Place::Text(text.len());
@@ -165,9 +196,9 @@ impl Batch {
                 }
             }
             let end = position - 1;
-            prompt_ends.push(end as i64);
+            prompt_ends.push(end);
             for (offset, id) in example.compiled.answer.iter().enumerate() {
-                supervised.push((end + offset) as i64);
+                supervised.push(end + offset);
                 targets.push(i64::from(*id));
             }
             put_text(&example.compiled.answer, &mut position);
@@ -175,11 +206,11 @@ impl Batch {
                 places[position] = place;
             }
             if let Some(label) = example.label {
-                labelled.push(row as i64);
+                labelled.push(row);
                 labels.push(label as i64);
             }
             if let Some(valence) = example.valence {
-                valued.push(row as i64);
+                valued.push(row);
                 valences.push(valence);
             }
         }
@@ -206,14 +237,13 @@ impl Batch {
             let shape = [values.len()];
             Tensor::<1, Int>::from_data(TensorData::new(values, shape), device)
         };
-        let pair = |at: Vec<i64>, what: Vec<i64>| (!at.is_empty()).then(|| (ints(at), ints(what)));
+        let pair = |at: Vec<usize>, what: Vec<i64>| (!at.is_empty()).then(|| (at, ints(what)));
         Self {
             size,
+            rows,
             length,
-            num_positions: examples
-                .iter()
-                .map(|example| example.compiled.length())
-                .sum(),
+            padding,
+            num_positions,
             num_supervised: supervised.len(),
             num_labelled: labelled.len(),
             text: ints(text).unsqueeze(),
@@ -228,10 +258,20 @@ impl Batch {
             valued: (!valued.is_empty()).then(|| {
                 let shape = [valences.len()];
                 let values = Tensor::from_data(TensorData::new(valences, shape), device);
-                (ints(valued), values)
+                (valued, values)
             }),
-            prompt_ends: ints(prompt_ends),
+            prompt_ends,
         }
+    }
+
+    /// Who may look at whom, for a decoder that reads the batch from left to right.
+    pub fn padding(&self) -> &Padding {
+        &self.padding
+    }
+
+    /// Positions that are computed, padding included.
+    pub fn num_slots(&self) -> usize {
+        self.rows * self.length
     }
 }
 

@@ -1,9 +1,9 @@
-//! The forward pass. Letters: B samples, L positions, D decoder width, V vocabulary, C classes, N selected positions.
+//! The forward pass. Letters: B samples, R rows, L slots of a row, D decoder width, V vocabulary, C classes, N selected positions.
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use limbic_encoders::{Fusion, Padded, Projector};
-use limbic_llama::{Dropout, Llama, Padding};
+use limbic_llama::{Dropout, Llama, Pass};
 
 use crate::batch::{PerSample, rows_of};
 use crate::{Alignment, Batch, Head, Mask, Reads, Source};
@@ -77,12 +77,41 @@ impl Asked {
 /// What losses of prompts are computed from: what the model says where it counts, and what it should have said.
 #[derive(Debug, Default)]
 pub struct Readout {
-    /// Token logits `[N, V]` of the supervised positions, and the tokens `[N]`.
-    pub tokens: Option<(Tensor<2>, Tensor<1, Int>)>,
+    /// What the decoder makes of the supervised positions.
+    pub tokens: Option<TokenStates>,
     /// Class logits `[N, C]` of the labelled samples, and the classes `[N]`.
     pub classes: Option<(Tensor<2>, Tensor<1, Int>)>,
     /// The valence head's numbers `[N]` for the samples that have a valence, and the valences `[N]`.
     pub valences: Option<(Tensor<1>, Tensor<1>)>,
+}
+
+/// Where tokens are to be told: their loss is [`EmotionLlm::token_loss`].
+#[derive(Debug)]
+pub struct TokenStates {
+    /// Decoder states before the final norm, `[N, D]`.
+    pub states: Tensor<2>,
+    /// The tokens, `[N]`.
+    pub targets: Tensor<1, Int>,
+}
+
+/// Decoder states before the final norm at some positions of a batch.
+pub(crate) struct States {
+    /// Ascending.
+    positions: Vec<usize>,
+    /// `[N, D]`
+    rows: Tensor<2>,
+}
+
+impl States {
+    /// Those of `positions`, which are among these.
+    fn at(&self, positions: &[usize]) -> Tensor<2> {
+        if self.positions == positions {
+            return self.rows.clone();
+        }
+        let device = self.rows.device().without_autodiff();
+        let rows = rows_of(positions, &self.positions, &device);
+        self.rows.clone().select(0, rows)
+    }
 }
 
 /// What the heads say about a batch.
@@ -98,7 +127,7 @@ impl EmotionLlm {
     /// Text embeddings with the projected and fused media in their slots.
     ///
     /// # Shapes
-    /// `[B, L, D]`; positions after a sample's end hold whatever row comes first, which no one looks at.
+    /// `[R, L, D]`; positions after a sample's end hold whatever row comes first, which no one looks at.
     pub(crate) fn embed(&self, batch: &Batch) -> Tensor<3> {
         let text = self.llama.embed(batch.text.clone());
         let dim = text.dims()[2];
@@ -127,7 +156,7 @@ impl EmotionLlm {
         }
         Tensor::cat(table, 0)
             .select(0, batch.places.clone())
-            .reshape([batch.size, batch.length, dim])
+            .reshape([batch.rows, batch.length, dim])
     }
 
     /// What fusion number `index` makes of the samples that have all of its sources; `None` where none has.
@@ -160,42 +189,59 @@ impl EmotionLlm {
         })
     }
 
-    /// Decoder states before the final norm, one row a position: `[B·L, D]`.
-    fn states(&self, batch: &Batch, dropout: Dropout) -> Tensor<2> {
-        let hidden = self
-            .llama
-            .hidden(self.embed(batch), &Padding::Right, None, dropout);
-        let dim = hidden.dims()[2];
-        hidden.reshape([batch.size * batch.length, dim])
+    /// Decoder states at `positions`, in any order and some of them more than once.
+    fn states(&self, batch: &Batch, mut positions: Vec<usize>, pass: Pass) -> States {
+        positions.sort_unstable();
+        positions.dedup();
+        let embeddings = self.embed(batch);
+        States {
+            rows: self
+                .llama
+                .hidden_at(embeddings, batch.padding(), &positions, pass),
+            positions,
+        }
+    }
+
+    /// The cross-entropy of tokens, summed, `[1]`.
+    pub fn token_loss(&self, tokens: TokenStates, dropout: Dropout) -> Tensor<1> {
+        self.llama
+            .cross_entropy_sum(tokens.states, tokens.targets, dropout)
     }
 
     /// What was asked for, where there is something to learn: final norm, output layer and heads run on those positions
     /// only, and the decoder's blocks only where someone reads their states.
-    pub fn forward(&self, batch: &Batch, asked: Asked, dropout: Dropout) -> Readout {
+    pub fn forward(&self, batch: &Batch, asked: Asked, pass: Pass) -> Readout {
         let supervised = batch.supervised.as_ref().filter(|_| asked.tokens);
         let head = self.head.as_ref().filter(|_| asked.classes);
         let classes = head.zip(batch.labelled.as_ref());
         let head = self.valence.as_ref().filter(|_| asked.valences);
         let valences = head.zip(batch.valued.as_ref());
-        let reads = |head: Option<&Head>| head.is_some_and(|head| head.reads().is_decoder());
-        let states = (supervised.is_some()
-            || reads(classes.map(|(head, _)| head))
-            || reads(valences.map(|(head, _)| head)))
-        .then(|| self.states(batch, dropout));
+
+        let mut positions = Vec::new();
+        positions.extend(supervised.iter().flat_map(|(at, _)| at));
+        let judged = [
+            classes.map(|(head, (samples, _))| (head, samples)),
+            valences.map(|(head, (samples, _))| (head, samples)),
+        ];
+        for (head, samples) in judged.into_iter().flatten() {
+            if head.reads().is_decoder() {
+                positions.extend(samples.iter().map(|sample| batch.prompt_ends[*sample]));
+            }
+        }
+        let states = (!positions.is_empty()).then(|| self.states(batch, positions, pass));
         Readout {
-            tokens: supervised.map(|(at, targets)| {
-                let states = states
-                    .clone()
-                    .expect("supervised positions were looked for");
-                let logits = self.llama.logits(states.select(0, at.clone()), dropout);
-                (logits, targets.clone())
-            }),
-            classes: classes.map(|(head, (rows, labels))| {
-                let state = self.state(head, batch, rows, states.as_ref());
+            tokens: supervised
+                .zip(states.as_ref())
+                .map(|((at, targets), states)| TokenStates {
+                    states: states.at(at),
+                    targets: targets.clone(),
+                }),
+            classes: classes.map(|(head, (samples, labels))| {
+                let state = self.state(head, batch, samples, states.as_ref());
                 (head.forward(state), labels.clone())
             }),
-            valences: valences.map(|(head, (rows, valences))| {
-                let state = self.state(head, batch, rows, states.as_ref());
+            valences: valences.map(|(head, (samples, valences))| {
+                let state = self.state(head, batch, samples, states.as_ref());
                 (head.forward(state).squeeze_dim(1), valences.clone())
             }),
         }
@@ -208,28 +254,27 @@ impl EmotionLlm {
             .into_iter()
             .flatten()
             .any(|head| head.reads().is_decoder())
-            .then(|| {
-                let states = self.states(batch, Dropout::OFF);
-                states.select(0, batch.prompt_ends.clone())
-            });
+            .then(|| self.states(batch, batch.prompt_ends.clone(), Pass::PLAIN))
+            .map(|states| states.at(&batch.prompt_ends));
         self.judge_ends(batch, ends.as_ref())
     }
 
-    /// The state that `head` reads for some rows of the batch, `[N, D]`.
+    /// The state that `head` reads for some samples of the batch, `[N, D]`.
     pub(crate) fn state(
         &self,
         head: &Head,
         batch: &Batch,
-        rows: &Tensor<1, Int>,
-        states: Option<&Tensor<2>>,
+        samples: &[usize],
+        states: Option<&States>,
     ) -> Tensor<2> {
         match head.reads() {
             Reads::Decoder => {
-                let states = states
-                    .expect("the decoder ran, since a head reads it")
-                    .clone();
-                let ends = batch.prompt_ends.clone().select(0, rows.clone());
-                self.llama.norm(states.select(0, ends))
+                let states = states.expect("the decoder ran, since a head reads it");
+                let ends: Vec<usize> = samples
+                    .iter()
+                    .map(|sample| batch.prompt_ends[*sample])
+                    .collect();
+                self.llama.norm(states.at(&ends))
             }
             Reads::Fusion(name) => {
                 let index = self.fusion_names.iter().position(|other| other == name);
@@ -238,10 +283,10 @@ impl EmotionLlm {
                 let fused = fused.filter(|fused| fused.samples.len() == batch.size);
                 let Fused { tokens, .. } =
                     fused.expect("a data set holds only clips that have what the heads read");
-                tokens
-                    .mean_dim(1)
-                    .squeeze_dim::<2>(1)
-                    .select(0, rows.clone())
+                let all: Vec<usize> = (0..batch.size).collect();
+                let device = tokens.device().without_autodiff();
+                let rows = rows_of(samples, &all, &device);
+                tokens.mean_dim(1).squeeze_dim::<2>(1).select(0, rows)
             }
         }
     }
@@ -261,7 +306,7 @@ mod tests {
         let compiled = fixture.two();
         let batch = fixture.batch(&compiled, &[0, 1]);
         let rows = host(model.embed(&batch));
-        let dim = rows.len() / (batch.size * batch.length);
+        let dim = rows.len() / batch.num_slots();
         let text = |ids: &[u32]| {
             let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
             let shape = [1, ids.len()];

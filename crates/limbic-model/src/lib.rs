@@ -32,11 +32,13 @@ mod verify;
 mod tests;
 
 pub use alignment::{Alignment, AlignmentConfig, ClipMedia, PairBatch};
-pub use artifact::{Artifact, ArtifactConfig, DecoderSource, FORMAT, read_decoder, write_decoder};
-pub use batch::{Batch, Example};
+pub use artifact::{
+    Artifact, ArtifactConfig, DecoderSource, FORMAT, decoder_hash, read_decoder, write_decoder,
+};
+pub use batch::{Batch, Example, Layout};
 pub use config::{EmotionLlmConfig, FusedConfig, InputConfig, Source, TRANSCRIPT};
 pub use directory::{recover_directory, verify_directory, write_directory};
-pub use emotion_llm::{Asked, EmotionLlm, Fused, Judgement, Readout};
+pub use emotion_llm::{Asked, EmotionLlm, Fused, Judgement, Readout, TokenStates};
 pub use error::ModelError;
 pub use export::{ExportOptions, Exported, export};
 pub use head::{Head, HeadConfig, Reads};

@@ -6,10 +6,10 @@
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use limbic_data::{Compiled, Segment};
-use limbic_llama::{Dropout, Padding};
+use limbic_llama::{Padding, Pass};
 use limbic_weights::CounterRng;
 
-use crate::{Batch, ClipMedia, EmotionLlm, Example};
+use crate::{Batch, ClipMedia, EmotionLlm, Example, Layout, TokenStates};
 
 /// What stands for a hidden token.
 #[derive(Module, Debug)]
@@ -91,9 +91,11 @@ pub struct MaskedBatch {
     /// `[B, L, 1]`: 1 where a mask stands, 0 elsewhere.
     masks: Tensor<3>,
     /// Positions (of B·L) to be told, `[N]`, and their tokens.
-    wanted: (Tensor<1, Int>, Tensor<1, Int>),
+    wanted: (Vec<usize>, Tensor<1, Int>),
     /// Positions that hold something, padding left out.
     pub num_positions: usize,
+    /// Positions that are computed, padding included.
+    pub num_slots: usize,
 }
 
 impl MaskedBatch {
@@ -126,7 +128,7 @@ impl MaskedBatch {
                 valence: None,
             })
             .collect();
-        let batch = Batch::new(&examples, device);
+        let batch = Batch::new(&examples, Layout::Padded, device);
         let lengths: Vec<usize> = sequences.iter().map(Compiled::length).collect();
         let mut masks = vec![0.0f32; batch.size * batch.length];
         let (mut at, mut targets) = (Vec::new(), Vec::new());
@@ -136,7 +138,7 @@ impl MaskedBatch {
                 masks[first + place] = 1.0;
             }
             for (place, token) in &caption.wanted {
-                at.push((first + place) as i64);
+                at.push(first + place);
                 targets.push(i64::from(*token));
             }
         }
@@ -147,8 +149,9 @@ impl MaskedBatch {
         let shape = [batch.size, batch.length, 1];
         Self {
             num_positions: batch.num_positions,
+            num_slots: batch.num_slots(),
             masks: Tensor::from_data(TensorData::new(masks, shape), device),
-            wanted: (ints(at), ints(targets)),
+            wanted: (at, ints(targets)),
             lengths,
             batch,
         }
@@ -156,30 +159,24 @@ impl MaskedBatch {
 }
 
 impl EmotionLlm {
-    /// Logits `[N, V]` of the tokens to be told, and those tokens `[N]`.
+    /// What the decoder makes of the tokens to be told.
     ///
     /// # Panics
     /// For a model without a mask.
-    pub fn tell_masked(
-        &self,
-        batch: &MaskedBatch,
-        dropout: Dropout,
-    ) -> (Tensor<2>, Tensor<1, Int>) {
+    pub fn tell_masked(&self, batch: &MaskedBatch, pass: Pass) -> TokenStates {
         let mask = self
             .mask
             .as_ref()
             .expect("a model that fills in has a mask");
         let shown = self.embed(&batch.batch);
-        let [rows, length, dim] = shown.dims();
         let hidden = mask.embedding.val().unsqueeze::<3>() * batch.masks.clone();
         let embeddings = shown * (batch.masks.clone().neg() + 1.0) + hidden;
         let padding = Padding::BothWays(batch.lengths.clone());
-        let states = self
-            .llama
-            .hidden(embeddings, &padding, None, dropout)
-            .reshape([rows * length, dim]);
-        let (at, targets) = batch.wanted.clone();
-        (self.llama.logits(states.select(0, at), dropout), targets)
+        let (at, targets) = &batch.wanted;
+        TokenStates {
+            states: self.llama.hidden_at(embeddings, &padding, at, pass),
+            targets: targets.clone(),
+        }
     }
 }
 

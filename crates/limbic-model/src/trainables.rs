@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Device, Gradients, Tensor};
+use burn::tensor::{Device, Tensor};
+use limbic_llama::Slopes;
 use limbic_weights::{ModulePath, Weights, WeightsError};
 use serde::{Deserialize, Serialize};
 
@@ -135,10 +136,10 @@ impl Trainables {
 
     /// The gradients of the trained values, and which parameters took part in the loss, in the order of
     /// [`parameters`](Self::parameters); zeros for those that did not.
-    pub fn gradients(&self, model: &EmotionLlm, gradients: &Gradients) -> (Tensor<1>, Vec<bool>) {
+    pub fn gradients(&self, model: &EmotionLlm, slopes: &Slopes) -> (Tensor<1>, Vec<bool>) {
         let mut collector = GradientCollector {
             walk: Walk::new(self),
-            gradients,
+            slopes,
             flat: Vec::new(),
             took_part: Vec::new(),
         };
@@ -287,7 +288,7 @@ impl ModuleVisitor for ValueCollector<'_> {
 
 struct GradientCollector<'a> {
     walk: Walk<'a>,
-    gradients: &'a Gradients,
+    slopes: &'a Slopes,
     flat: Vec<Tensor<1>>,
     took_part: Vec<bool>,
 }
@@ -305,13 +306,12 @@ impl ModuleVisitor for GradientCollector<'_> {
         let Some(entry) = self.walk.next_if_trained() else {
             return;
         };
-        let value = param.val();
-        let gradient = value.grad(self.gradients);
-        self.took_part.push(gradient.is_some());
-        self.flat.push(match gradient {
-            Some(gradient) => gradient.reshape([-1]),
-            None => Tensor::zeros([entry.range.len()], &value.device().without_autodiff()),
-        });
+        let slope = self.slopes.of(param);
+        self.took_part.push(slope.is_some());
+        self.flat.push(slope.unwrap_or_else(|| {
+            let device = param.lazy_device().without_autodiff();
+            Tensor::zeros([entry.range.len()], &device)
+        }));
     }
 }
 

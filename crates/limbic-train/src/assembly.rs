@@ -6,14 +6,16 @@ use burn::tensor::Device;
 use limbic_data::TextTokenizer;
 use limbic_llama::{Llama, LlamaConfig};
 use limbic_model::{
-    Artifact, ArtifactConfig, DecoderSource, EmotionLlm, Part, Source, Trainables, read_decoder,
+    Artifact, ArtifactConfig, DecoderSource, EmotionLlm, Part, Source, Trainables, decoder_hash,
+    read_decoder,
 };
-use limbic_weights::TensorDigest;
+use limbic_weights::Precision;
 
 use crate::blueprint::at_fault;
-use crate::features::{EncodedClip, statistics};
+use crate::features::EncodedClip;
 use crate::recipe::DecoderRecipe;
 use crate::reference::Reference;
+use crate::statistics::statistics;
 use crate::{Recipe, RunError};
 
 /// What [`Setup`](crate::Setup) puts a model together from.
@@ -25,6 +27,8 @@ pub(crate) struct Assembly<'a> {
     pub(crate) init: Option<&'a Artifact>,
     /// What a new tokenizer learns from.
     pub(crate) texts: &'a [String],
+    /// What the decoder's weights are held in.
+    pub(crate) precision: Precision,
 }
 
 impl Assembly<'_> {
@@ -34,7 +38,7 @@ impl Assembly<'_> {
     /// Parts that are missing, damaged, or do not go together.
     pub(crate) fn build(&self, device: &Device) -> anyhow::Result<(Artifact, Trainables)> {
         let Self { recipe, config, .. } = self;
-        let (llama, tokenizer, folder) = decoder(recipe, self.init, self.texts, device)?;
+        let (llama, tokenizer, folder) = self.decoder(device)?;
         let mut model = config
             .model()?
             .init(llama, recipe.seed, device)
@@ -48,6 +52,7 @@ impl Assembly<'_> {
         if merged {
             model.llama = model.llama.merge_lora();
         }
+        model.llama = model.llama.hold_in(self.precision);
         if let Some(lora) = &recipe.model.get().lora {
             model.llama = model.llama.with_lora(lora, recipe.seed).map_err(at_fault)?;
         }
@@ -67,7 +72,7 @@ impl Assembly<'_> {
         let source = if changed {
             DecoderSource::Own
         } else {
-            base(&model, &folder)
+            base(&folder, device)?
         };
         let artifact = Artifact {
             config: ArtifactConfig {
@@ -79,6 +84,49 @@ impl Assembly<'_> {
             decoder: folder,
         };
         Ok((artifact, trainables))
+    }
+
+    /// The decoder with its tokenizer and folder.
+    fn decoder(&self, device: &Device) -> anyhow::Result<(Llama, TextTokenizer, PathBuf)> {
+        let Self {
+            recipe,
+            init,
+            texts,
+            ..
+        } = self;
+        let decoder = recipe.model.get().decoder.as_ref().map(Reference::get);
+        match (decoder, init) {
+            (None, Some(init)) => Ok((
+                init.model.llama.clone(),
+                init.tokenizer.clone(),
+                init.decoder.clone(),
+            )),
+            (Some(_), Some(_)) => Err(RunError::recipe(
+                "`model.decoder` and `init_from` are both set; the decoder comes from `init_from`, so remove the other",
+            )),
+            (None, None) => Err(RunError::recipe(
+                "`model.decoder` is missing; name a file of configs/backbones, or a run under `init_from`",
+            )),
+            (Some(DecoderRecipe::Pretrained(pretrained)), None) => {
+                if pretrained.shape.is_some() {
+                    pretrained.config().map_err(at_fault)?;
+                }
+                let (llama, tokenizer) =
+                    read_decoder(&pretrained.folder, self.precision, device).map_err(at_fault)?;
+                Ok((llama, tokenizer, pretrained.folder.clone()))
+            }
+            (Some(DecoderRecipe::Scratch(shape)), None) => {
+                let tokenizer = TextTokenizer::train(texts, shape.vocab_size).map_err(at_fault)?;
+                let config = LlamaConfig {
+                    bos_token_id: Some(tokenizer.bos),
+                    eos_token_ids: vec![tokenizer.eos],
+                    ..shape.shape(tokenizer.vocab_size())
+                };
+                config.validate().map_err(at_fault)?;
+                let llama = limbic_weights::seed(config.init(device), recipe.seed);
+                Ok((llama, tokenizer, PathBuf::new()))
+            }
+        }
     }
 
     /// Refuses a common space or a mask that is new and would stay as it was drawn.
@@ -111,12 +159,12 @@ impl Assembly<'_> {
         train: &[EncodedClip],
     ) -> anyhow::Result<()> {
         let measured = |index: usize| {
-            statistics(train, index).ok_or_else(|| {
-                RunError::Data(format!(
+            statistics(train, index)?.ok_or_else(|| {
+                anyhow::Error::from(RunError::Data(format!(
                     "no training clip has input `{}`, so its features cannot be standardised; \
                      leave it out of `inputs`",
                     self.config.inputs[index].name
-                ))
+                )))
             })
         };
         let config = self.config;
@@ -151,53 +199,6 @@ impl Assembly<'_> {
             }
         }
         Ok(())
-    }
-}
-
-fn decoder(
-    recipe: &Recipe,
-    init: Option<&Artifact>,
-    texts: &[String],
-    device: &Device,
-) -> anyhow::Result<(Llama, TextTokenizer, PathBuf)> {
-    match (
-        recipe
-            .model
-            .get()
-            .decoder
-            .as_ref()
-            .map(|decoder| decoder.get()),
-        init,
-    ) {
-        (None, Some(init)) => Ok((
-            init.model.llama.clone(),
-            init.tokenizer.clone(),
-            init.decoder.clone(),
-        )),
-        (Some(_), Some(_)) => Err(RunError::recipe(
-            "`model.decoder` and `init_from` are both set; the decoder comes from `init_from`, so remove the other",
-        )),
-        (None, None) => Err(RunError::recipe(
-            "`model.decoder` is missing; name a file of configs/backbones, or a run under `init_from`",
-        )),
-        (Some(DecoderRecipe::Pretrained(pretrained)), None) => {
-            if pretrained.shape.is_some() {
-                pretrained.config().map_err(at_fault)?;
-            }
-            let (llama, tokenizer) = read_decoder(&pretrained.folder, device).map_err(at_fault)?;
-            Ok((llama, tokenizer, pretrained.folder.clone()))
-        }
-        (Some(DecoderRecipe::Scratch(shape)), None) => {
-            let tokenizer = TextTokenizer::train(texts, shape.vocab_size).map_err(at_fault)?;
-            let config = LlamaConfig {
-                bos_token_id: Some(tokenizer.bos),
-                eos_token_ids: vec![tokenizer.eos],
-                ..shape.shape(tokenizer.vocab_size())
-            };
-            config.validate().map_err(at_fault)?;
-            let llama = limbic_weights::seed(config.init(device), recipe.seed);
-            Ok((llama, tokenizer, PathBuf::new()))
-        }
     }
 }
 
@@ -297,10 +298,9 @@ fn check_parts(
 }
 
 /// A decoder that the run leaves as it was, by folder and hash.
-pub(crate) fn base(model: &EmotionLlm, folder: &Path) -> DecoderSource {
-    let of_decoder = |name: &str| Part::of(name) == Some(Part::Decoder);
-    DecoderSource::Base {
+pub(crate) fn base(folder: &Path, device: &Device) -> anyhow::Result<DecoderSource> {
+    Ok(DecoderSource::Base {
         path: folder.to_path_buf(),
-        sha256: TensorDigest::of_module(&model.llama, of_decoder).finish(),
-    }
+        sha256: decoder_hash(folder, device)?,
+    })
 }

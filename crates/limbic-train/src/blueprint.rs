@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use limbic_data::error::nearest;
 use limbic_data::{LabelSet, Manifest, Task};
 use limbic_model::{
-    AlignmentConfig, Artifact, ArtifactConfig, DecoderSource, FORMAT, FusedConfig, InputConfig,
-    Part, TRANSCRIPT,
+    AlignmentConfig, ArtifactConfig, DecoderSource, FORMAT, FusedConfig, InputConfig, Part,
+    TRANSCRIPT,
 };
 
 use crate::objectives::is_mute;
@@ -21,9 +21,8 @@ const DECODER: &str = "decoder";
 /// Parts that are missing, named twice or do not go together.
 pub(crate) fn blueprint(
     recipe: &Recipe,
-    init: Option<&Artifact>,
+    init: Option<&ArtifactConfig>,
 ) -> anyhow::Result<ArtifactConfig> {
-    let init = init.map(|init| &init.config);
     let model = recipe.model.get();
     let all: Vec<InputConfig> = if model.inputs.is_empty() {
         init.map(|init| init.inputs.clone()).unwrap_or_default()

@@ -1,18 +1,19 @@
-//! Which sample comes when. Position and draw are pure functions of the step, so that a resumed run, and every replica,
-//! sees what an uninterrupted one sees.
-//!
-//! An epoch is one pass over all clips in an order of its own; for each clip one task is drawn by the recipe's weights.
+//! What is asked about which clip. Draws are pure functions of the sample's number in the run: its order says which clip
+//! has that number, and for the clip one task is drawn by the recipe's weights, in one of its wordings.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::Context;
 use limbic_data::{
     Clip, Compiled, LabelSet, PromptCompiler, Segment, Task, TextTokenizer, Turn, prompt,
 };
+use limbic_encoders::Features;
 use limbic_model::{ArtifactConfig, Example};
-use limbic_weights::CounterRng;
 
 use crate::features::EncodedClip;
+use crate::order::{Due, Order};
+use crate::stored::{Held, Stored, hold};
 use crate::{Recipe, RunError};
 
 /// The clips of a split with what is asked about them.
@@ -24,7 +25,7 @@ pub struct Dataset {
     tokenizer: TextTokenizer,
     config: ArtifactConfig,
     vocabulary: usize,
-    seed: u64,
+    order: Order,
 }
 
 /// A clip that something can be asked about.
@@ -37,6 +38,8 @@ pub struct Sample {
     /// What is seen and heard, in tokens; empty where nothing is told or captions are not learnt from.
     pub caption: Vec<u32>,
     pub(crate) answers: BTreeMap<Task, String>,
+    /// Positions of prompt and answer, for each wording of a task.
+    pub(crate) lengths: BTreeMap<Task, Vec<usize>>,
 }
 
 /// A drawn sample, compiled.
@@ -107,6 +110,24 @@ pub struct Questions<'a> {
     pub seed: u64,
 }
 
+impl Drawn<'_> {
+    /// The features of each input, which somebody must hold.
+    pub(crate) fn held(&self) -> Vec<Option<Arc<Features>>> {
+        let features = self.sample.encoded.features.iter();
+        let held = |stored: &Option<Stored>| stored.as_ref().map(Stored::held);
+        features.map(held).collect()
+    }
+}
+
+/// Brings the features of `drawn` into memory for as long as the result lives.
+///
+/// # Errors
+/// A clip whose media are not what they were when the run began.
+pub(crate) fn hold_drawn(drawn: &[Drawn]) -> anyhow::Result<Held> {
+    let clips = drawn.iter().map(|drawn| &drawn.sample.encoded);
+    hold(clips.flat_map(|clip| clip.features.iter().flatten()))
+}
+
 impl Sample {
     /// How pleasant it is, where that is known.
     pub fn valence(&self) -> Option<f32> {
@@ -128,7 +149,7 @@ impl Dataset {
             tokenizer: questions.tokenizer.clone(),
             config: questions.config.clone(),
             vocabulary: questions.vocabulary,
-            seed: questions.seed,
+            order: Order::shuffled(questions.seed, 0),
         };
         let wordings: BTreeMap<Task, Vec<String>> = questions
             .tasks
@@ -165,11 +186,12 @@ impl Dataset {
                 .transpose()?
                 .unwrap_or_default();
             dataset.check_ids(&caption, &encoded.clip)?;
-            let sample = Sample {
+            let mut sample = Sample {
                 encoded,
                 label,
                 caption,
                 answers,
+                lengths: BTreeMap::new(),
             };
             let slots = questions.compiler.slots().iter().map(|slot| slot.tokens);
             // The longest sequence that a caption is part of: a begin token and all media stand before it.
@@ -178,20 +200,32 @@ impl Dataset {
             } else {
                 1 + slots.sum::<usize>() + sample.caption.len()
             };
+            let mut lengths: BTreeMap<Task, Vec<usize>> = BTreeMap::new();
             for (task, answer) in &sample.answers {
                 for wording in &wordings[task] {
                     let compiled = dataset.compile(&sample, wording, Some(answer))?;
                     let room = compiled.prompt_length() + questions.max_new_tokens;
                     longest = longest.max(compiled.length()).max(room);
+                    lengths.entry(*task).or_default().push(compiled.length());
                 }
             }
+            sample.lengths = lengths;
             if longest > questions.max_tokens {
                 dropped.too_long += 1;
             } else {
                 dataset.samples.push(sample);
             }
         }
+        dataset.order = Order::shuffled(questions.seed, dataset.samples.len());
         Ok((dataset, dropped))
+    }
+
+    /// The same, but samples of like length come in the same steps, which have `step` samples each.
+    pub fn grouped(self, step: usize) -> Self {
+        Self {
+            order: self.order.grouped(step),
+            ..self
+        }
     }
 
     /// Number of samples of an epoch.
@@ -211,8 +245,7 @@ impl Dataset {
 
     /// Epoch and place in it of sample number `number` of the run.
     pub fn position(&self, number: u64) -> (u64, u64) {
-        let len = self.samples.len() as u64;
-        (number / len, number % len)
+        self.order.position(number)
     }
 
     /// Samples number `first` to `first + count` of the run.
@@ -220,40 +253,43 @@ impl Dataset {
     /// # Errors
     /// A text that cannot be compiled.
     pub fn draw(&self, first: u64, count: usize) -> anyhow::Result<Vec<Drawn<'_>>> {
-        let mut epoch_order: Option<(u64, Vec<usize>)> = None;
-        (first..first + count as u64)
-            .map(|number| {
-                let (epoch, place) = self.position(number);
-                let rng = CounterRng::new(self.seed).site("epoch").index(epoch);
-                let (_, order) = match epoch_order.take() {
-                    Some(order) if order.0 == epoch => epoch_order.insert(order),
-                    _ => epoch_order.insert((epoch, rng.permutation(self.samples.len()))),
-                };
-                let index = order[place as usize];
-                self.draw_sample(index, rng.index(index as u64))
-            })
-            .collect()
+        let numbers = first..first + count as u64;
+        let length = |due: Due| {
+            let (task, wording) = self.question(due);
+            self.samples[due.index].lengths[&task][wording]
+        };
+        let due = self.order.due(numbers, length).into_iter();
+        due.map(|due| self.draw_sample(due)).collect()
     }
 
-    fn draw_sample(&self, index: usize, rng: CounterRng) -> anyhow::Result<Drawn<'_>> {
-        let sample = &self.samples[index];
-        let weight = |task: &Task| self.tasks[task];
-        let total: f64 = sample.answers.keys().map(weight).sum();
-        let mut left = rng.uniform(0) * total;
-        let mut answers = sample.answers.iter().peekable();
-        let (task, answer) = loop {
-            let (task, answer) = answers.next().expect("a sample has at least one answer");
-            left -= weight(task);
-            if left < 0.0 || answers.peek().is_none() {
-                break (task, answer);
-            }
-        };
-        let wordings = self.compiler.instructions(*task)?;
-        let wording = &wordings[(rng.uniform(1) * wordings.len() as f64) as usize];
+    fn draw_sample(&self, due: Due) -> anyhow::Result<Drawn<'_>> {
+        let sample = &self.samples[due.index];
+        let (task, wording) = self.question(due);
+        let wording = &self.compiler.instructions(task)?[wording];
         Ok(Drawn {
             sample,
-            compiled: self.compile(sample, wording, Some(answer))?,
+            compiled: self.compile(
+                sample,
+                wording,
+                sample.answers.get(&task).map(String::as_str),
+            )?,
         })
+    }
+
+    /// The task, and the number of its wording, that are drawn for a sample that is due.
+    fn question(&self, due: Due) -> (Task, usize) {
+        let lengths = &self.samples[due.index].lengths;
+        let weight = |task: &Task| self.tasks[task];
+        let total: f64 = lengths.keys().map(weight).sum();
+        let mut left = due.rng.uniform(0) * total;
+        let mut tasks = lengths.iter().peekable();
+        loop {
+            let (task, wordings) = tasks.next().expect("a sample has at least one answer");
+            left -= weight(task);
+            if left < 0.0 || tasks.peek().is_none() {
+                return (*task, (due.rng.uniform(1) * wordings.len() as f64) as usize);
+            }
+        }
     }
 
     /// Asks `task` about `sample` in its first wording; with its answer to score, or without to have one generated.
@@ -355,17 +391,10 @@ impl Dataset {
 
 /// The model's view of drawn samples.
 pub(crate) fn with_examples<R>(drawn: &[Drawn], use_them: impl FnOnce(&[Example]) -> R) -> R {
-    let features: Vec<Vec<_>> = drawn
+    let held: Vec<Vec<Option<Arc<Features>>>> = drawn.iter().map(Drawn::held).collect();
+    let features: Vec<Vec<_>> = held
         .iter()
-        .map(|drawn| {
-            drawn
-                .sample
-                .encoded
-                .features
-                .iter()
-                .map(Option::as_deref)
-                .collect()
-        })
+        .map(|features| features.iter().map(Option::as_deref).collect())
         .collect();
     let examples: Vec<Example> = drawn
         .iter()

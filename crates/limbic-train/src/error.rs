@@ -12,10 +12,8 @@ pub enum RunError {
     /// The loss or its gradient stopped being finite.
     #[error("{0}")]
     Diverged(String),
-    /// A signal arrived before the first step; nothing was changed.
-    #[error(
-        "interrupted while clips were read; nothing was changed, and the same command starts again"
-    )]
+    /// A signal arrived before the first step; nothing was changed but the cache.
+    #[error("interrupted while clips were read; the same command starts again")]
     Stopped,
     /// A signal arrived; the run can be resumed.
     #[error(

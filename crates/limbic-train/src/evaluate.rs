@@ -7,11 +7,11 @@ use burn::tensor::{Device, Tensor};
 use limbic_data::{LabelSet, Task};
 use limbic_eval::{Confusion, Regression, Scores, parse_answer};
 use limbic_llama::Sampling;
-use limbic_model::{Batch, EmotionLlm, Judgement, Trainables};
+use limbic_model::{Batch, EmotionLlm, Judgement, Layout, Trainables};
 use serde::Serialize;
 
 use crate::RunError;
-use crate::dataset::{Dataset, Drawn, Sample, with_examples};
+use crate::dataset::{Dataset, Drawn, Sample, hold_drawn, with_examples};
 use crate::losses::Losses;
 use crate::objectives::Objectives;
 use crate::recipe::{EvaluationRecipe, Metric};
@@ -258,9 +258,10 @@ impl Evaluator<'_> {
         drawn: &[Drawn],
         ids: &[u64],
     ) -> anyhow::Result<Vec<Prediction>> {
+        let _held = hold_drawn(drawn)?;
         let (tokens, judgement): (Vec<Option<Vec<u32>>>, Judgement) =
             with_examples(drawn, |examples| {
-                let batch = Batch::new(examples, device);
+                let batch = Batch::new(examples, Layout::Padded, device);
                 if self.mute {
                     return Ok((vec![None; drawn.len()], model.judge(&batch)));
                 }

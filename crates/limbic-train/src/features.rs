@@ -1,30 +1,34 @@
 //! Encode once: encoders are frozen and nothing is augmented, so a clip's features are a function of clip and config.
-//! They are made before the first step, by all cores, and kept in memory.
+//! Before the first step each clip's features are found in the cache, or made by all cores and put there; then they are
+//! kept in memory as far as they fit ([`Stored`]). An encoder is built for the first clip that needs it.
 //!
 //! A clip whose media are damaged is quarantined with its reason, never swapped for another and never zeros; more
 //! of them than `data.max_bad` end the run. A clip that lacks a medium goes on without it.
 
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::Context;
 use burn::tensor::Device;
-use limbic_data::{Clip, DataError, Reason, read_frames, read_waveform};
-use limbic_encoders::{Encoder, Features, InputLength, Media, Modality};
+use limbic_data::{Clip, Reason};
+use limbic_encoders::{Features, InputLength};
 use limbic_model::{ArtifactConfig, FusedConfig, InputConfig};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::RunError;
+use crate::feature_cache::{CacheReport, FeatureCache};
+use crate::perception::{FeatureKey, LateEncoder, Perception, Refusal};
+use crate::recipe::CacheRecipe;
+use crate::stored::{OnCall, Stored};
 
 /// A clip with its features, one entry an input.
 #[derive(Debug, Clone)]
 pub struct EncodedClip {
     /// The clip.
     pub clip: Clip,
-    /// `None` where the clip lacks the medium. Inputs that read the same have the same.
-    pub features: Vec<Option<Arc<Features>>>,
+    /// `None` where the clip lacks the medium. Inputs that perceive alike have the same.
+    pub features: Vec<Option<Stored>>,
 }
 
 /// A clip that cannot be used, as a line of `quarantine.jsonl`.
@@ -38,98 +42,320 @@ pub struct Quarantined {
     pub detail: String,
 }
 
-/// Reads and encodes media of clips.
+/// Finds or makes features of clips.
 #[derive(Debug)]
 pub struct FeatureReader {
     inputs: Vec<InputConfig>,
     fusions: Vec<FusedConfig>,
     /// One for each description of an encoder, however many inputs have it.
-    encoders: Vec<Encoder>,
-    /// For each input the number of its encoder.
-    encoder_of: Vec<usize>,
+    encoders: Vec<LateEncoder>,
+    /// One for each way in which an input perceives.
+    perceptions: Vec<Perception>,
+    /// For each input the number of its perception.
+    perception_of: Vec<usize>,
+    cache: Option<FeatureCache>,
+    device: Device,
+    /// Bytes of features that may still be kept in memory.
+    room: AtomicU64,
+    /// Whether entries that are not kept are verified all the same.
+    verifies: bool,
+}
+
+/// What is known of a clip's features before media are decoded.
+enum Look {
+    /// They are there, or the clip has nothing of the medium.
+    Found(Option<Stored>),
+    /// They are to be made.
+    Missing(Option<FeatureKey>),
 }
 
 impl FeatureReader {
-    /// Builds the encoders of the inputs of `config` on `device`.
+    /// For the inputs of `config`, with encoders on `device`, none of which is built yet.
     ///
     /// # Errors
-    /// An encoder that cannot be built, with its input.
-    pub fn new(config: &ArtifactConfig, device: &Device) -> anyhow::Result<Self> {
-        let inputs = config.inputs.clone();
-        let mut encoders = Vec::new();
-        let mut encoder_of: Vec<usize> = Vec::new();
-        for (index, input) in inputs.iter().enumerate() {
-            let mut before = inputs[..index].iter();
-            encoder_of.push(
-                match before.position(|other| other.encoder == input.encoder) {
-                    Some(other) => encoder_of[other],
-                    None => {
-                        let encoder = input.encoder.init(device);
-                        encoders.push(
-                            encoder
-                                .with_context(|| format!("encoder of input `{}`", input.name))?,
-                        );
-                        encoders.len() - 1
-                    }
-                },
-            );
-        }
-        Ok(Self {
-            inputs,
+    /// An encoder that cannot be built, as far as its description tells, or whose files cannot be read, with its input.
+    pub fn new(
+        config: &ArtifactConfig,
+        device: &Device,
+        cache: &CacheRecipe,
+    ) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self::build_reader(config, device, cache)?))
+    }
+
+    /// The same, to fill the cache: nothing is kept in memory, and every entry that is found is verified.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) fn verifying(
+        config: &ArtifactConfig,
+        device: &Device,
+        cache: &CacheRecipe,
+    ) -> anyhow::Result<Arc<Self>> {
+        let mut reader = Self::build_reader(config, device, cache)?;
+        reader.room = AtomicU64::new(0);
+        reader.verifies = true;
+        Ok(Arc::new(reader))
+    }
+
+    fn build_reader(
+        config: &ArtifactConfig,
+        device: &Device,
+        cache: &CacheRecipe,
+    ) -> anyhow::Result<Self> {
+        let room = cache.memory_gib * (1u64 << 30) as f64;
+        let cache = FeatureCache::new(cache);
+        let mut reader = Self {
+            inputs: config.inputs.clone(),
             fusions: config.fusions.clone(),
-            encoders,
-            encoder_of,
+            encoders: Vec::new(),
+            perceptions: Vec::new(),
+            perception_of: Vec::new(),
+            device: device.clone(),
+            room: AtomicU64::new(room as u64),
+            verifies: false,
+            cache,
+        };
+        for input in &config.inputs {
+            let place = || format!("encoder of input `{}`", input.name);
+            input.encoder.check().with_context(place)?;
+            let mut known = reader.perceptions.iter();
+            let number = match known.position(|perception| perception.is_of(input)) {
+                Some(number) => number,
+                None => {
+                    let mut perception = Perception::new(input, reader.encoder(input));
+                    if let Some(cache) = &reader.cache {
+                        let identified = perception.identify(&cache.digests, device);
+                        identified.with_context(place)?;
+                    }
+                    reader.perceptions.push(perception);
+                    reader.perceptions.len() - 1
+                }
+            };
+            reader.perception_of.push(number);
+        }
+        Ok(reader)
+    }
+
+    /// The number of the encoder of `input`.
+    fn encoder(&mut self, input: &InputConfig) -> usize {
+        let mut known = self.encoders.iter();
+        known
+            .position(|encoder| encoder.is_of(&input.encoder))
+            .unwrap_or_else(|| {
+                self.encoders.push(LateEncoder::new(&input.encoder));
+                self.encoders.len() - 1
+            })
+    }
+
+    /// How many encoders were built so far: none where all features were found.
+    pub fn encoders_built(&self) -> usize {
+        let built = |encoder: &&LateEncoder| encoder.built().is_some();
+        self.encoders.iter().filter(built).count()
+    }
+
+    /// What the cache was good for so far; `None` where it is turned off.
+    pub fn report(&self) -> Option<CacheReport> {
+        self.cache.as_ref().map(FeatureCache::report)
+    }
+
+    /// Features of one clip, or why it is unusable: damaged, or longer than a projector or fusion takes.
+    ///
+    /// # Errors
+    /// An encoder that cannot be built.
+    pub fn read(self: &Arc<Self>, clip: &Clip) -> anyhow::Result<Result<EncodedClip, Quarantined>> {
+        let shared = Arc::new(clip.clone());
+        let looks = self.look_up(&shared);
+        for (number, look) in looks.iter().enumerate() {
+            if matches!(look, Look::Missing(_)) {
+                self.build(number)?;
+            }
+        }
+        self.complete(&shared, looks)
+    }
+
+    /// What is known of each perception of `clip`.
+    fn look_up(self: &Arc<Self>, clip: &Arc<Clip>) -> Vec<Look> {
+        let numbers = 0..self.perceptions.len();
+        numbers.map(|number| self.look(clip, number)).collect()
+    }
+
+    fn look(self: &Arc<Self>, clip: &Arc<Clip>, number: usize) -> Look {
+        if self.perceptions[number].media(clip).is_none() {
+            return Look::Found(None);
+        }
+        let key = self.key(clip, number);
+        let Some((cache, of_clip)) = self.cache.as_ref().zip(key.as_ref()) else {
+            return Look::Missing(key);
+        };
+        let found = match cache.shape(&of_clip.key) {
+            Some(None) => Some(None),
+            Some(Some(shape)) if self.take_room(shape) => {
+                let features = cache.get(&of_clip.key).flatten();
+                if features.is_none() {
+                    self.give_room_back(shape);
+                }
+                features.map(|features| Some(Stored::from(features)))
+            }
+            Some(Some(_)) if self.verifies && cache.get(&of_clip.key).is_none() => None,
+            Some(Some(shape)) => Some(Some(self.on_call(clip, number, key.clone(), shape))),
+            None => None,
+        };
+        found.map_or(Look::Missing(key), |found| {
+            cache.count_found();
+            Look::Found(found)
         })
     }
 
-    /// Features of one clip.
-    ///
-    /// # Errors
-    /// Why the clip is unusable, or an input whose projector or fusion cannot take so long a clip.
-    pub fn read(&self, clip: &Clip) -> Result<EncodedClip, Quarantined> {
-        let quarantined = |(reason, detail)| Quarantined {
+    /// Makes what is missing and puts a clip together.
+    fn complete(
+        self: &Arc<Self>,
+        clip: &Arc<Clip>,
+        looks: Vec<Look>,
+    ) -> anyhow::Result<Result<EncodedClip, Quarantined>> {
+        let quarantined = |(reason, detail): Refusal| Quarantined {
             id: clip.id.clone(),
             reason,
             detail,
         };
-        let mut features: Vec<Option<Arc<Features>>> = Vec::with_capacity(self.inputs.len());
-        for (index, input) in self.inputs.iter().enumerate() {
-            let reads_the_same = |other: &InputConfig| {
-                (&other.encoder, other.frames, other.crop)
-                    == (&input.encoder, input.frames, input.crop)
+        let mut perceived: Vec<Option<Stored>> = Vec::with_capacity(looks.len());
+        for (number, look) in looks.into_iter().enumerate() {
+            let key = match look {
+                Look::Found(stored) => {
+                    perceived.push(stored);
+                    continue;
+                }
+                Look::Missing(key) => key,
             };
-            let of_input = match self.inputs[..index].iter().position(reads_the_same) {
-                Some(other) => features[other].clone(),
-                None => read_input(clip, input, &self.encoders[self.encoder_of[index]])
-                    .map_err(quarantined)?
-                    .map(Arc::new),
-            };
-            if let Some(features) = &of_input {
-                check_length(input, features).map_err(quarantined)?;
+            match self.make(clip, number, key.as_ref())? {
+                Err(refusal) => return Ok(Err(quarantined(refusal))),
+                Ok(made) => perceived.push(made.map(|features| {
+                    let shape = (features.length, features.dim);
+                    if self.take_room(shape) {
+                        Stored::from(features)
+                    } else {
+                        self.on_call(clip, number, key, shape)
+                    }
+                })),
             }
-            features.push(of_input);
         }
-        for fused in &self.fusions {
-            self.check_fusion(fused, &features).map_err(quarantined)?;
-        }
-        Ok(EncodedClip {
-            clip: clip.clone(),
-            features,
+        let of_input = |number: &usize| perceived[*number].clone();
+        let features: Vec<Option<Stored>> = self.perception_of.iter().map(of_input).collect();
+        let mut checks = self.inputs.iter().zip(&features).map(|(input, features)| {
+            let features = features.as_ref();
+            features.map_or(Ok(()), |features| check_length(input, features.length()))
+        });
+        let mut fusions = self.fusions.iter();
+        let checked = checks
+            .by_ref()
+            .collect::<Result<(), _>>()
+            .and_then(|()| fusions.try_for_each(|fused| self.check_fusion(fused, &features)));
+        Ok(match checked {
+            Err(refusal) => Err(quarantined(refusal)),
+            Ok(()) => Ok(EncodedClip {
+                clip: (**clip).clone(),
+                features,
+            }),
         })
+    }
+
+    fn on_call(
+        self: &Arc<Self>,
+        clip: &Arc<Clip>,
+        perception: usize,
+        key: Option<FeatureKey>,
+        shape: (usize, usize),
+    ) -> Stored {
+        Stored::OnCall(Arc::new(OnCall {
+            reader: Arc::clone(self),
+            clip: Arc::clone(clip),
+            perception,
+            key,
+            shape,
+            now: Default::default(),
+        }))
+    }
+
+    /// Where features of `clip` would lie, if anywhere.
+    pub(crate) fn key(&self, clip: &Clip, perception: usize) -> Option<FeatureKey> {
+        self.perceptions[perception].key(clip, &self.cache.as_ref()?.digests)
+    }
+
+    /// The features under `key`, where the cache has them.
+    pub(crate) fn find(&self, key: &FeatureKey) -> Option<Features> {
+        self.cache.as_ref()?.get(&key.key).flatten()
+    }
+
+    /// Builds the encoder of a perception, if that was not done before.
+    ///
+    /// # Errors
+    /// It cannot be built.
+    pub(crate) fn build(&self, perception: usize) -> anyhow::Result<()> {
+        let Perception { input, encoder, .. } = &self.perceptions[perception];
+        let built = self.encoders[*encoder].build(&self.device);
+        built
+            .map(drop)
+            .map_err(|error| RunError::recipe(format!("encoder of input `{input}`: {error}")))
+    }
+
+    /// Decodes and encodes a medium of `clip`, and puts the result under `key`; `None` without the medium.
+    ///
+    /// # Errors
+    /// A medium that could be decoded though none could when encoders were built.
+    pub(crate) fn make(
+        &self,
+        clip: &Clip,
+        number: usize,
+        key: Option<&FeatureKey>,
+    ) -> anyhow::Result<Result<Option<Features>, Refusal>> {
+        let perception = &self.perceptions[number];
+        let features = match perception.decode(clip) {
+            Err(refusal) => return Ok(Err(refusal)),
+            Ok(None) => None,
+            Ok(Some(medium)) => {
+                let encoder = self.encoders[perception.encoder].built();
+                let encoder = encoder.with_context(|| {
+                    format!("clip {} changed while it was read; start again", clip.id)
+                })?;
+                match perception.encode(clip, &medium, encoder) {
+                    Err(refusal) => return Ok(Err(refusal)),
+                    Ok(features) => Some(features),
+                }
+            }
+        };
+        // Had the file changed since it was hashed, its features would lie under another's name.
+        if let (Some(cache), Some(key), Some(path)) = (&self.cache, key, perception.media(clip))
+            && key.still_holds(path)
+        {
+            cache.put(&key.key, features.as_ref());
+        }
+        Ok(Ok(features))
+    }
+
+    fn take_room(&self, (length, dim): (usize, usize)) -> bool {
+        let bytes = bytes_of(length, dim);
+        let take = |room: u64| room.checked_sub(bytes);
+        self.room
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
+    }
+
+    fn give_room_back(&self, (length, dim): (usize, usize)) {
+        self.room
+            .fetch_add(bytes_of(length, dim), Ordering::Relaxed);
     }
 
     /// Refuses sources that are together longer than a fusion takes.
     fn check_fusion(
         &self,
         fused: &FusedConfig,
-        features: &[Option<Arc<Features>>],
-    ) -> Result<(), (Reason, String)> {
+        features: &[Option<Stored>],
+    ) -> Result<(), Refusal> {
         let lengths = self
             .inputs
             .iter()
             .zip(features)
             .filter(|(input, _)| fused.sources.contains(&input.name))
-            .map(|(_, features)| Some(features.as_ref()?.length));
+            .map(|(_, features)| Some(features.as_ref()?.length()));
         // Without one of them there is no fusion.
         let Some(length) = lengths.sum::<Option<usize>>() else {
             return Ok(());
@@ -147,26 +373,51 @@ impl FeatureReader {
         }
     }
 
+    /// Builds the encoders of what is missing, where a clip can be decoded at all. One clip is decoded in vain: encoders are
+    /// large, and a damaged clip alone is no reason to build one.
+    fn build_missing(&self, clips: &[Arc<Clip>], looks: &[Vec<Look>]) -> anyhow::Result<()> {
+        for (number, perception) in self.perceptions.iter().enumerate() {
+            let needs = |(clip, looks): &(&Arc<Clip>, &Vec<Look>)| {
+                matches!(looks[number], Look::Missing(_))
+                    && matches!(perception.decode(clip), Ok(Some(_)))
+            };
+            if self.encoders[perception.encoder].built().is_none()
+                && clips.iter().zip(looks).any(|each| needs(&each))
+            {
+                self.build(number)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Features of all `clips`, in their order, and the clips that are unusable. `progress` gets the number done; nothing
     /// more is read once `stop` is set.
     ///
     /// # Errors
-    /// [`RunError::Stopped`]; [`RunError::Data`] when more than the share `max_bad` is unusable, with the first few reasons.
+    /// [`RunError::Stopped`]; [`RunError::Data`] when more than the share `max_bad` is unusable, with the first few reasons;
+    /// an encoder that cannot be built.
     pub fn read_all(
-        &self,
+        self: &Arc<Self>,
         clips: &[&Clip],
         max_bad: f64,
         progress: &(dyn Fn(usize) + Sync),
         stop: &AtomicBool,
     ) -> anyhow::Result<(Vec<EncodedClip>, Vec<Quarantined>)> {
-        let done = AtomicUsize::new(0);
-        let results: Option<Vec<Result<EncodedClip, Quarantined>>> = clips
+        let going_on = || (!stop.load(Ordering::Relaxed)).then_some(());
+        let shared: Vec<Arc<Clip>> = clips.iter().map(|clip| Arc::new((*clip).clone())).collect();
+        let looks: Option<Vec<Vec<Look>>> = shared
             .par_iter()
-            .map(|clip| {
-                if stop.load(Ordering::Relaxed) {
-                    return None;
-                }
-                let result = self.read(clip);
+            .map(|clip| going_on().map(|()| self.look_up(clip)))
+            .collect();
+        let looks = looks.ok_or(RunError::Stopped)?;
+        self.build_missing(&shared, &looks)?;
+        let done = AtomicUsize::new(0);
+        let results: Option<Vec<anyhow::Result<_>>> = shared
+            .par_iter()
+            .zip(looks)
+            .map(|(clip, looks)| {
+                going_on()?;
+                let result = self.complete(clip, looks);
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1);
                 Some(result)
             })
@@ -174,7 +425,7 @@ impl FeatureReader {
         let results = results.ok_or(RunError::Stopped)?;
         let (mut encoded, mut bad) = (Vec::new(), Vec::new());
         for result in results {
-            match result {
+            match result? {
                 Ok(clip) => encoded.push(clip),
                 Err(clip) => bad.push(clip),
             }
@@ -198,69 +449,15 @@ impl FeatureReader {
     }
 }
 
-fn read_input(
-    clip: &Clip,
-    input: &InputConfig,
-    encoder: &Encoder,
-) -> Result<Option<Features>, (Reason, String)> {
-    let refused = |error: DataError| match error {
-        DataError::Media {
-            reason,
-            detail,
-            path,
-        } => (reason, format!("{}: {detail}", path.display())),
-        other => (Reason::Decode, other.to_string()),
-    };
-    let encode = |media: &Media, path: &Path| {
-        encoder
-            .encode(media)
-            .map(Some)
-            .map_err(|error| (Reason::Decode, format!("{}: {error}", path.display())))
-    };
-    Ok(match input.encoder.modality() {
-        Modality::Video => {
-            let (Some(path), Some(size)) = (&clip.video, input.encoder.image_size()) else {
-                return Ok(None);
-            };
-            let (sampler, crop) = input
-                .frames
-                .zip(input.crop)
-                .expect("an input that reads video was checked to have frames and crop");
-            match read_frames(path, clip.span(), &sampler, size, &crop).map_err(refused)? {
-                None => None,
-                Some(frames) => encode(
-                    &Media::Frames {
-                        data: &frames.data,
-                        count: frames.count,
-                        size: frames.size,
-                    },
-                    path,
-                )?,
-            }
-        }
-        Modality::Audio => {
-            let (Some(path), Some(rate)) = (clip.sound(), input.encoder.sample_rate()) else {
-                return Ok(None);
-            };
-            match read_waveform(path, clip.span(), rate).map_err(refused)? {
-                None => None,
-                Some(waveform) => encode(
-                    &Media::Waveform {
-                        samples: &waveform.samples,
-                        sample_rate: waveform.sample_rate,
-                    },
-                    path,
-                )?,
-            }
-        }
-    })
+fn bytes_of(length: usize, dim: usize) -> u64 {
+    (length * dim * size_of::<f32>()) as u64
 }
 
-fn check_length(input: &InputConfig, features: &Features) -> Result<(), (Reason, String)> {
+fn check_length(input: &InputConfig, got: usize) -> Result<(), Refusal> {
     let Some(projector) = &input.projector else {
         return Ok(());
     };
-    let (accepts, got) = (projector.accepts(), features.length);
+    let accepts = projector.accepts();
     if accepts.allows(got) {
         return Ok(());
     }
@@ -279,38 +476,4 @@ fn check_length(input: &InputConfig, features: &Features) -> Result<(), (Reason,
         input.name
     );
     Err((reason, problem))
-}
-
-/// Mean and deviation of each feature dimension over all clips, the deviation floored so that it can divide.
-pub(crate) fn statistics(clips: &[EncodedClip], input: usize) -> Option<(Vec<f32>, Vec<f32>)> {
-    const SMALLEST: f64 = 1e-5;
-    let all: Vec<&Features> = clips
-        .iter()
-        .filter_map(|clip| clip.features[input].as_deref())
-        .collect();
-    let dim = all.first()?.dim;
-    let count: usize = all.iter().map(|features| features.length).sum();
-    let mut sum = vec![0.0f64; dim];
-    let mut squares = vec![0.0f64; dim];
-    for row in all
-        .iter()
-        .flat_map(|features| features.data.chunks_exact(dim))
-    {
-        for (d, value) in row.iter().enumerate() {
-            sum[d] += f64::from(*value);
-            squares[d] += f64::from(*value) * f64::from(*value);
-        }
-    }
-    let mean: Vec<f64> = sum.iter().map(|sum| sum / count as f64).collect();
-    let std = squares
-        .iter()
-        .zip(&mean)
-        .map(|(squares, mean)| {
-            (squares / count as f64 - mean * mean)
-                .max(0.0)
-                .sqrt()
-                .max(SMALLEST) as f32
-        })
-        .collect();
-    Some((mean.iter().map(|mean| *mean as f32).collect(), std))
 }

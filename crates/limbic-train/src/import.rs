@@ -7,6 +7,7 @@ use limbic_data::{LabelSet, PromptConfig};
 use limbic_model::{
     Artifact, ArtifactConfig, DecoderSource, FORMAT, Imported, Published, read_decoder,
 };
+use limbic_weights::Precision;
 
 use crate::RunError;
 use crate::assembly::base;
@@ -76,7 +77,8 @@ impl Import {
         if pretrained.shape.is_some() {
             pretrained.config().map_err(at_fault)?;
         }
-        let (llama, tokenizer) = read_decoder(&pretrained.folder, device).map_err(at_fault)?;
+        let (llama, tokenizer) =
+            read_decoder(&pretrained.folder, Precision::F32, device).map_err(at_fault)?;
         let llama = match &recipe.lora {
             Some(lora) => llama.with_lora(lora, self.seed).map_err(at_fault)?,
             None => llama,
@@ -85,7 +87,7 @@ impl Import {
         let imported = self.published.import(&self.checkpoint, &around, model)?;
         let artifact = Artifact {
             config: ArtifactConfig {
-                decoder: base(&imported.model, &pretrained.folder),
+                decoder: base(&pretrained.folder, device)?,
                 ..config
             },
             model: imported.model.clone(),

@@ -34,6 +34,9 @@ struct Window {
     samples: usize,
     tokens: usize,
     positions: usize,
+    slots: usize,
+    /// Seconds that were spent waiting for data.
+    waited: f64,
     loss: f64,
     terms: PerTerm<f64>,
 }
@@ -57,6 +60,8 @@ pub(crate) struct StepRecord {
     pub(crate) tokens: usize,
     /// Positions of the step, padding left out.
     pub(crate) positions: usize,
+    /// Positions of the step, padding included.
+    pub(crate) slots: usize,
 }
 
 impl Window {
@@ -67,6 +72,8 @@ impl Window {
             samples: 0,
             tokens: 0,
             positions: 0,
+            slots: 0,
+            waited: 0.0,
             loss: 0.0,
             terms: PerTerm::default(),
         }
@@ -125,6 +132,7 @@ impl<'a> Logger<'a> {
         window.samples += record.samples;
         window.tokens += record.tokens;
         window.positions += record.positions;
+        window.slots += record.slots;
         window.loss += record.loss.total;
         for (term, loss) in &record.loss.terms {
             window.terms[*term] += loss;
@@ -149,6 +157,11 @@ impl<'a> Logger<'a> {
                 window.tokens as f64 / seconds,
             ),
             ("positions_per_second", window.positions as f64 / seconds),
+            (
+                "real_positions",
+                window.positions as f64 / window.slots.max(1) as f64,
+            ),
+            ("data_wait", window.waited / steps),
         ]);
         let mut parts = Vec::new();
         for (term, _) in &record.loss.terms {
@@ -158,7 +171,7 @@ impl<'a> Logger<'a> {
         }
         let left = (self.total - record.step.min(self.total)) as f64 * seconds / steps;
         let line = format!(
-            "step {}/{}  epoch {:.2}  loss {:.4} ({})  lr {:.2e}  grad norm {:.2}  {:.1} samples/s  {:.0} supervised tokens/s  eta {}",
+            "step {}/{}  epoch {:.2}  loss {:.4} ({})  lr {:.2e}  grad norm {:.2}  {:.1} samples/s  {:.0} supervised tokens/s  data wait {:.3} s  eta {}",
             record.step,
             self.total,
             record.epoch,
@@ -168,6 +181,7 @@ impl<'a> Logger<'a> {
             record.grad_norm,
             values["samples_per_second"],
             values["supervised_tokens_per_second"],
+            values["data_wait"],
             clock(left)
         );
         match &self.bar {
@@ -198,6 +212,14 @@ impl<'a> Logger<'a> {
             .collect();
         self.say(&format!("validation at step {step}: {}", list.join("  ")));
         self.write("validation", step, values)
+    }
+
+    /// Waits for data; the time counts as training, and is told.
+    pub(crate) fn waiting<R>(&mut self, wait: impl FnOnce() -> R) -> R {
+        let start = Instant::now();
+        let result = wait();
+        self.window.waited += start.elapsed().as_secs_f64();
+        result
     }
 
     /// Does something that is not training, and leaves its time out of the rates.

@@ -34,9 +34,7 @@ pub(crate) fn joint_loss(
 /// The sums over a shard's own samples, of each term that it has some of.
 pub(crate) fn own_sums(reading: Reading, objectives: &Objectives) -> Vec<(Term, Tensor<1>)> {
     let mut sums = Vec::new();
-    if let Some((logits, targets)) = reading.prompts.tokens {
-        sums.push((Term::Lm, cross_entropy_sum(logits, targets, 0.0)));
-    }
+    sums.extend(reading.tokens.map(|sum| (Term::Lm, sum)));
     if let Some((logits, targets)) = reading.prompts.classes {
         sums.push((Term::Class, class_sum(logits, targets, objectives)));
     }
@@ -46,9 +44,7 @@ pub(crate) fn own_sums(reading: Reading, objectives: &Objectives) -> Vec<(Term, 
         let sum = valence_sum(predicted, wanted, &objectives.recipe.valence);
         sums.push((Term::Valence, sum));
     }
-    if let Some((logits, targets)) = reading.masked {
-        sums.push((Term::Masked, cross_entropy_sum(logits, targets, 0.0)));
-    }
+    sums.extend(reading.masked.map(|sum| (Term::Masked, sum)));
     sums
 }
 

@@ -4,9 +4,10 @@
 use burn::tensor::{Device, Tensor};
 use limbic_data::Task;
 use limbic_eval::Regression;
-use limbic_model::{EmotionLlm, MaskedCaption};
+use limbic_model::EmotionLlm;
 
-use crate::dataset::{Dataset, Drawn};
+use crate::batching::{Shard, Shards};
+use crate::dataset::{Dataset, hold_drawn};
 use crate::evaluate::Evaluator;
 use crate::gathered::Gathered;
 use crate::loss::{own_sums, value};
@@ -33,7 +34,7 @@ impl Evaluator<'_> {
     /// the split is contrasted with all of it.
     ///
     /// # Errors
-    /// Prompts that cannot be compiled.
+    /// Prompts that cannot be compiled; clips whose media are not what they were.
     pub(crate) fn losses(
         &self,
         dataset: &Dataset,
@@ -42,17 +43,14 @@ impl Evaluator<'_> {
         step: u64,
     ) -> anyhow::Result<Losses> {
         let (mut questions, mut clips) = (Vec::new(), Vec::new());
-        // Of each question with a valence, whether it is its clip's first: a clip counts once, as when it is scored.
-        let mut counts = Vec::new();
+        // Of each question, whether it is its clip's first: a clip's valence counts once, as when it is scored.
+        let mut is_first = Vec::new();
         for sample in dataset.samples() {
-            let mut is_first = true;
+            let before = questions.len();
             for task in tasks {
                 let drawn = dataset.ask(sample, *task, true)?;
                 if !drawn.compiled.answer.is_empty() {
-                    if sample.valence().is_some() {
-                        counts.push(is_first);
-                    }
-                    is_first = false;
+                    is_first.push(questions.len() == before);
                     questions.push(drawn);
                 }
             }
@@ -62,12 +60,12 @@ impl Evaluator<'_> {
                 clips.push(dataset.ask(sample, *task, false)?);
             }
         }
-        let of_prompts = self.pass(
-            &questions,
-            &[Term::Lm, Term::Class, Term::Valence],
-            objectives,
-        );
-        let of_captions = self.pass(&clips, &[Term::Contrastive, Term::Masked], objectives);
+        let size = self.recipe.batch_size;
+        let questions = Shards::of_like_length(questions, size, |drawn| drawn.compiled.length());
+        let clips = Shards::of_like_length(clips, size, |drawn| drawn.sample.caption.len());
+        let prompts = [Term::Lm, Term::Class, Term::Valence];
+        let of_prompts = self.pass(&questions, &prompts, objectives)?;
+        let of_captions = self.pass(&clips, &[Term::Contrastive, Term::Masked], objectives)?;
 
         let mut sums = of_prompts.sums;
         sums += of_captions.sums;
@@ -80,7 +78,13 @@ impl Evaluator<'_> {
             Some((predicted, wanted)) => {
                 let numbers = |x: Tensor<1>| -> Vec<f64> { x.into_data().iter::<f64>().collect() };
                 let pairs = numbers(predicted).into_iter().zip(numbers(wanted));
-                let pairs = pairs.zip(counts).filter(|(_, counts)| *counts);
+                let valued = questions.shards.iter().flat_map(|shard| {
+                    let drawn = shard.drawn.iter().zip(&shard.places);
+                    drawn.filter(|(drawn, _)| drawn.sample.valence().is_some())
+                });
+                let pairs = pairs
+                    .zip(valued)
+                    .filter(|(_, (_, place))| is_first[**place]);
                 Regression::of(&pairs.map(|(pair, _)| pair).collect::<Vec<_>>())
             }
             None => None,
@@ -93,38 +97,42 @@ impl Evaluator<'_> {
         })
     }
 
-    fn pass(&self, drawn: &[Drawn], terms: &[Term], objectives: &Objectives) -> Pass {
+    fn pass(
+        &self,
+        shards: &Shards,
+        terms: &[Term],
+        objectives: &Objectives,
+    ) -> anyhow::Result<Pass> {
         let terms: Vec<Term> = terms
             .iter()
             .copied()
             .filter(|term| objectives.is_active(*term))
             .collect();
-        let size = self.recipe.batch_size;
-        let masked = objectives.masked(drawn, 0, MaskKey::Evaluation);
         let home = self.replicas.home();
-        let job = |model: &EmotionLlm, device: &Device, number: usize| {
-            let range = number * size..((number + 1) * size).min(drawn.len());
-            let (drawn, masked): (&[Drawn], &[Option<MaskedCaption>]) =
-                (&drawn[range.clone()], &masked[range]);
-            let batch = ShardBatch::new(drawn, masked, &terms, objectives, device);
-            let reading = batch.read(model, None);
+        let job = |model: &EmotionLlm, device: &Device, number: usize| -> anyhow::Result<_> {
+            let Shard { drawn, places } = &shards.shards[number];
+            let masked = &objectives.masked(drawn, places, MaskKey::Evaluation);
+            let _held = hold_drawn(drawn)?;
+            let batch = ShardBatch::new(drawn, masked, &terms, objectives, shards.layout, device);
+            let reading = batch.read(model, None, None);
             let scale = reading.log_scale.clone();
             let gathered = Gathered::of(&reading, &home);
             let mut sums = LossSums::default();
             for (term, sum) in own_sums(reading, objectives) {
                 sums[term] = value(&sum);
             }
-            (sums, objectives.divisors(drawn, masked), gathered, scale)
+            Ok((sums, objectives.divisors(drawn, masked), gathered, scale))
         };
         let batches = if terms.is_empty() {
             Vec::new()
         } else {
             self.replicas
-                .evaluate(self.values, drawn.len().div_ceil(size), job)
+                .evaluate(self.values, shards.shards.len(), job)
         };
         let (mut sums, mut divisors) = (LossSums::default(), Divisors::default());
         let (mut shards, mut scale) = (Vec::new(), None);
-        for (of_batch, counts, gathered, of_model) in batches {
+        for of_batch in batches {
+            let (of_batch, counts, gathered, of_model) = of_batch?;
             sums += of_batch;
             divisors += counts;
             shards.push(gathered);
@@ -137,11 +145,11 @@ impl Evaluator<'_> {
                 sums[term] = value(&sum);
             }
         }
-        Pass {
+        Ok(Pass {
             sums,
             divisors,
             gathered,
-        }
+        })
     }
 }
 

@@ -170,12 +170,11 @@ impl Objectives {
             .collect()
     }
 
-    /// The captions of `drawn` with tokens hidden, as seed, `at` and the number of the sample decide, which is `first`
-    /// for the first; `None` without a caption, and where nothing is to be told.
+    /// The captions of `drawn` with tokens hidden, as seed, `at` and the sample's place there decide; `None` without a caption, and where nothing is to be told.
     pub(crate) fn masked(
         &self,
         drawn: &[Drawn],
-        first: usize,
+        places: &[usize],
         at: MaskKey,
     ) -> Vec<Option<MaskedCaption>> {
         let rng = CounterRng::new(self.seed).site("mask");
@@ -186,11 +185,11 @@ impl Objectives {
         let wanted = self.is_active(Term::Masked);
         drawn
             .iter()
-            .enumerate()
-            .map(|(number, drawn)| {
+            .zip(places)
+            .map(|(drawn, place)| {
                 let caption = &drawn.sample.caption;
                 (wanted && !caption.is_empty()).then(|| {
-                    let rng = rng.index((first + number) as u64);
+                    let rng = rng.index(*place as u64);
                     MaskedCaption::draw(caption, self.recipe.mask_share, self.vocabulary, rng)
                 })
             })

@@ -209,13 +209,13 @@ pub fn global_norm(gradient: &Tensor<1>) -> f64 {
     const STRETCH: usize = 1 << 20;
     let length = gradient.dims()[0];
     let squares = gradient.clone().square();
-    let sum: f64 = (0..length.div_ceil(STRETCH))
-        .map(|i| {
-            let stretch = i * STRETCH..((i + 1) * STRETCH).min(length);
-            f64::from(squares.clone().slice([stretch]).sum().into_scalar::<f32>())
-        })
-        .sum();
-    sum.sqrt()
+    let sums = (0..length.div_ceil(STRETCH)).map(|i| {
+        let stretch = i * STRETCH..((i + 1) * STRETCH).min(length);
+        squares.clone().slice([stretch]).sum()
+    });
+    // Read together: each reading waits for all that the device has to do.
+    let sums = Tensor::cat(sums.collect(), 0).into_data();
+    sums.iter::<f64>().sum::<f64>().sqrt()
 }
 
 /// `gradient` scaled down to a norm of at most `max_norm`, as `torch.nn.utils.clip_grad_norm_` does it.

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use limbic_data::{Clip, Crop, FrameSampler, LabelSet, Manifest, PromptConfig, Split, Task};
 use limbic_encoders::{EncoderConfig, FusionConfig, ProjectorConfig};
-use limbic_llama::{LlamaConfig, LoraConfig};
+use limbic_llama::{LlamaConfig, LoraConfig, Recompute};
 use limbic_model::{AlignmentConfig, HeadConfig, Part};
 use serde::{Deserialize, Serialize};
 
 use crate::loss_recipe::LossRecipe;
+use crate::precision::FrozenPrecision;
 use crate::reference::Reference;
 
 /// One training run.
@@ -47,6 +48,9 @@ pub struct Recipe {
     /// Where the run lies and how often it is saved.
     #[serde(default)]
     pub run: RunRecipe,
+    /// Where features are kept. It changes how fast a run is, and nothing that comes out.
+    #[serde(default)]
+    pub cache: CacheRecipe,
 }
 
 /// The model: a decoder, what it perceives, what is added to it.
@@ -237,6 +241,12 @@ pub struct TrainRecipe {
     /// their number and not on the number of devices.
     #[serde(default = "shards")]
     pub shards: usize,
+    /// How samples of several lengths are put together.
+    #[serde(default)]
+    pub batching: Batching,
+    /// What is computed again on the way back instead of being kept: the same gradients for less memory.
+    #[serde(default)]
+    pub recompute: Recompute,
     /// Peak learning rate of each part; a part that is not named is frozen.
     pub learning_rate: BTreeMap<Part, f64>,
     /// LoRA+ (Hayou et al. 2024): the rate of the adapters' second factors over that of the first ones, which is the
@@ -264,12 +274,28 @@ pub struct TrainRecipe {
     /// The gradient's global norm is cut to this.
     #[serde(default = "clip_norm")]
     pub clip_norm: f64,
+    /// In what the decoder's weights are held while they are frozen.
+    #[serde(default)]
+    pub precision: FrozenPrecision,
     /// The losses.
     #[serde(default)]
     pub loss: LossRecipe,
     /// Steps whose gradient is not finite are skipped; more than this many in a row end the run.
     #[serde(default = "max_skipped")]
     pub max_skipped: u64,
+}
+
+/// How samples of several lengths are put together. Each shard is one pass through the model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Batching {
+    /// A shard's samples are padded to the longest of them.
+    #[default]
+    Padded,
+    /// The same, but samples of like length come in the same steps.
+    Grouped,
+    /// A shard's samples lie end to end in one row, and the shards of a step are about equally long.
+    Packed,
 }
 
 /// How the learning rate goes on from its peak.
@@ -328,6 +354,31 @@ pub struct RunRecipe {
     pub save_every: u64,
     /// Checkpoints that are kept beside the best one.
     pub keep: usize,
+}
+
+/// Where features of frozen encoders are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheRecipe {
+    /// Whether they are kept on disk.
+    pub enabled: bool,
+    /// The folder, which any number of processes may share.
+    pub directory: PathBuf,
+    /// Size of that folder in GiB, beyond which what was not used for longest is removed.
+    pub max_gib: f64,
+    /// Features kept in memory, in GiB. What goes beyond is fetched a few steps before it is needed.
+    pub memory_gib: f64,
+}
+
+impl Default for CacheRecipe {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            directory: "cache".into(),
+            max_gib: 64.0,
+            memory_gib: 4.0,
+        }
+    }
 }
 
 impl Default for EvaluationRecipe {
@@ -491,6 +542,7 @@ impl Recipe {
         for (key, value) in [
             ("train.final_rate", train.final_rate),
             ("train.weight_decay", train.weight_decay),
+            ("cache.memory_gib", self.cache.memory_gib),
         ] {
             check(
                 value >= 0.0 && value.is_finite(),
@@ -500,6 +552,7 @@ impl Recipe {
         for (key, value) in [
             ("train.epsilon", train.epsilon),
             ("train.clip_norm", train.clip_norm),
+            ("cache.max_gib", self.cache.max_gib),
         ] {
             check(
                 value > 0.0 && value.is_finite(),

@@ -4,14 +4,16 @@
 //! single operations do not. Frozen weights are shared between replicas of one device.
 
 use burn::tensor::{Device, Tensor};
+use limbic_llama::{Recompute, Tape};
 use limbic_model::{EmotionLlm, MaskedCaption, Trainables};
 use limbic_weights::CounterRng;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::dataset::Drawn;
+use crate::batching::Shards;
 use crate::gathered::{Gathered, Pull};
 use crate::loss::joint_loss;
 use crate::objectives::{MaskKey, Objectives};
+use crate::plan::Plan;
 use crate::reduce::tree_sum;
 use crate::shard::ShardBatch;
 use crate::terms::{Divisors, LossSums, PerTerm, Term};
@@ -19,6 +21,7 @@ use crate::terms::{Divisors, LossSums, PerTerm, Term};
 /// The replicas.
 pub struct Replicas {
     replicas: Vec<Replica>,
+    recompute: Recompute,
 }
 
 struct Replica {
@@ -30,7 +33,7 @@ struct Replica {
 
 /// One step's samples and what they are divided by, before any replica begins.
 struct Step<'a> {
-    shards: &'a [&'a [Drawn<'a>]],
+    shards: &'a Shards<'a>,
     /// Captions with hidden tokens, a list a shard.
     masked: Vec<Vec<Option<MaskedCaption>>>,
     objectives: &'a Objectives,
@@ -40,15 +43,14 @@ struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    fn new(shards: &'a [&'a [Drawn<'a>]], objectives: &'a Objectives, step: u64) -> Self {
-        let mut first = 0;
+    fn new(shards: &'a Shards<'a>, objectives: &'a Objectives, step: u64) -> Self {
         let mut divisors = Divisors::default();
-        let mut masked = Vec::with_capacity(shards.len());
-        for shard in shards {
-            let of_shard = objectives.masked(shard, first, MaskKey::Step(step));
-            divisors += objectives.divisors(shard, &of_shard);
+        let mut masked = Vec::with_capacity(shards.shards.len());
+        for shard in &shards.shards {
+            let key = MaskKey::Step(step);
+            let of_shard = objectives.masked(&shard.drawn, &shard.places, key);
+            divisors += objectives.divisors(&shard.drawn, &of_shard);
             masked.push(of_shard);
-            first += shard.len();
         }
         let weights = objectives.weights(step);
         Self {
@@ -64,8 +66,9 @@ impl<'a> Step<'a> {
     }
 
     fn batch(&self, number: usize, terms: &[Term], device: &Device) -> ShardBatch {
-        let (drawn, masked) = (self.shards[number], &self.masked[number]);
-        ShardBatch::new(drawn, masked, terms, self.objectives, device)
+        let (drawn, masked) = (&self.shards.shards[number].drawn, &self.masked[number]);
+        let layout = self.shards.layout;
+        ShardBatch::new(drawn, masked, terms, self.objectives, layout, device)
     }
 }
 
@@ -81,6 +84,8 @@ pub struct StepGradient {
     pub divisors: Divisors,
     /// Positions processed, padding left out.
     pub positions: usize,
+    /// Positions processed, padding included.
+    pub slots: usize,
 }
 
 impl Replicas {
@@ -89,8 +94,7 @@ impl Replicas {
     /// # Errors
     /// When threads cannot be started.
     pub fn new(model: &EmotionLlm, devices: &[Device]) -> anyhow::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = (cores / devices.len()).max(1);
+        let threads = (rayon::current_num_threads() / devices.len()).max(1);
         let home = Trainables::device(model);
         let replicas = devices
             .iter()
@@ -107,7 +111,35 @@ impl Replicas {
                 })
             })
             .collect::<anyhow::Result<_>>()?;
-        Ok(Self { replicas })
+        Ok(Self {
+            replicas,
+            recompute: Recompute::None,
+        })
+    }
+
+    /// The same with this choice of what is computed again on the way back.
+    pub fn recomputing(self, recompute: Recompute) -> Self {
+        Self { recompute, ..self }
+    }
+
+    /// Runs on another plan from now on: replicas of the first one, which is on CPU. No number depends on it.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn adopt(&mut self, plan: Plan) -> anyhow::Result<()> {
+        let first = &self.replicas[0];
+        let (device, model) = (first.device.clone(), first.model.clone());
+        let replica = |_| {
+            Ok(Replica {
+                pool: ThreadPoolBuilder::new().num_threads(plan.threads).build()?,
+                device: device.clone(),
+                model: model.clone(),
+            })
+        };
+        self.replicas = (0..plan.replicas)
+            .map(replica)
+            .collect::<anyhow::Result<_>>()?;
+        Ok(())
     }
 
     /// The gradient of the mean loss over `shards` in step `step` at `values`.
@@ -118,7 +150,7 @@ impl Replicas {
         &self,
         trainables: &Trainables,
         values: &Tensor<1>,
-        shards: &[&[Drawn]],
+        shards: &Shards,
         objectives: &Objectives,
         step: u64,
         dropout: CounterRng,
@@ -132,24 +164,27 @@ impl Replicas {
             let values = values.clone().to_device(&replica.device);
             let model = trainables.scatter_tracked(replica.model.clone(), &values);
             trainables.assert_split(&model);
-            let reading = batch.read(&model, key(number));
+            let tape = Tape::new(self.recompute);
+            let reading = batch.read(&model, key(number), Some(&tape));
             let pull = pulls.as_ref().map(|(pulls, _)| &pulls[number]);
             let (objective, sums) = joint_loss(reading, objectives, &step.shares, pull);
             // What no trained value takes part in has no slope.
             let gradient = objective
                 .filter(Tensor::is_tracked)
-                .map(|objective| trainables.gradients(&model, &objective.backward()));
-            (gradient, sums, batch.num_positions())
+                .map(|objective| trainables.gradients(&model, &tape.backward(objective)));
+            (gradient, sums, batch.num_positions(), batch.num_slots())
         };
-        let per_shard = self.run(shards.len(), job);
+        let count = shards.shards.len();
+        let per_shard = self.run(count, job);
 
         let mut sums = pulls.map_or_else(LossSums::default, |(_, sums)| sums);
-        let mut positions = 0;
-        let mut leaves = Vec::with_capacity(shards.len());
+        let (mut positions, mut slots) = (0, 0);
+        let mut leaves = Vec::with_capacity(count);
         let mut took_part = vec![false; trainables.num_parameters()];
-        for (gradient, shard, count) in per_shard {
+        for (gradient, shard, of_shard, with_padding) in per_shard {
             sums += shard;
-            positions += count;
+            positions += of_shard;
+            slots += with_padding;
             leaves.push(match gradient {
                 Some((gradient, of_shard)) => {
                     for (any, of_shard) in took_part.iter_mut().zip(of_shard) {
@@ -166,6 +201,7 @@ impl Replicas {
             sums,
             divisors: step.divisors,
             positions,
+            slots,
         }
     }
 
@@ -189,17 +225,24 @@ impl Replicas {
             return None;
         }
         let home = values.device();
-        let shards = self.run(step.shards.len(), |replica, number| {
+        let shards = self.run(step.shards.shards.len(), |replica, number| {
             let values = values.clone().to_device(&replica.device);
             let model = trainables.scatter_plain(replica.model.clone(), &values);
             let batch = step.batch(number, &terms, &replica.device);
-            Gathered::of(&batch.read(&model, key(number)), &home)
+            Gathered::of(&batch.read(&model, key(number), None), &home)
         });
         let model = trainables.scatter_plain(self.replicas[0].model.clone(), values);
         let scale = model
             .alignment
             .map(|alignment| alignment.log_scale.val().to_device(&home));
         Some(Pull::of(&shards, scale, objectives, &step.shares))
+    }
+
+    /// Number of replicas, and of threads that each works on.
+    pub fn plan(&self) -> (usize, usize) {
+        let threads = self.replicas.first();
+        let threads = threads.map_or(0, |replica| replica.pool.current_num_threads());
+        (self.replicas.len(), threads)
     }
 
     /// Where what all replicas give is put together.

@@ -1,6 +1,7 @@
 //! A finished model put to use: scored on a split, or asked about one clip.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
@@ -9,13 +10,14 @@ use limbic_data::{Clip, LabelSet, Manifest, Split, Task};
 use limbic_eval::{Bootstrap, Regression, Scores, bootstrap, majority};
 use limbic_llama::Sampling;
 use limbic_model::Artifact;
+use limbic_weights::Precision;
 use serde::Serialize;
 
 use crate::dataset::{Dataset, Drawn, Dropped, Questions};
 use crate::evaluate::{Evaluator, Prediction, Scored};
 use crate::features::{EncodedClip, FeatureReader, Quarantined};
 use crate::log::Say;
-use crate::recipe::EvaluationRecipe;
+use crate::recipe::{CacheRecipe, EvaluationRecipe};
 use crate::replicas::Replicas;
 use crate::{RunDir, RunError};
 
@@ -28,7 +30,7 @@ pub struct Model {
     /// The run it came from, where it lies in one.
     pub run: Option<RunDir>,
     settings: EvaluationRecipe,
-    reader: FeatureReader,
+    reader: Arc<FeatureReader>,
     replicas: Replicas,
 }
 
@@ -112,20 +114,32 @@ pub fn find_artifact(named: &Path) -> anyhow::Result<(PathBuf, Option<RunDir>)> 
 }
 
 impl Model {
-    /// Opens a finished run (by folder, or by name below `runs`), or an artifact, on `devices`.
+    /// Opens a finished run (by folder, or by name below `runs`), or an artifact, on `devices`, with the decoder's
+    /// weights in the precision that `suits` them.
     ///
     /// # Errors
     /// Neither there, not finished, damaged.
-    pub fn open(named: &Path, devices: &[Device]) -> anyhow::Result<Self> {
+    pub fn open(named: &Path, devices: &[Device], suits: Precision) -> anyhow::Result<Self> {
         let (folder, run) = find_artifact(named)?;
-        let settings = match &run {
-            Some(run) => run.read_recipe()?.evaluation,
-            None => EvaluationRecipe::default(),
+        let (settings, cache) = match &run {
+            Some(run) => {
+                let recipe = run.read_recipe()?;
+                (recipe.evaluation, recipe.cache)
+            }
+            // It may lie anywhere, and leaves nothing behind there.
+            None => (
+                EvaluationRecipe::default(),
+                CacheRecipe {
+                    enabled: false,
+                    ..CacheRecipe::default()
+                },
+            ),
         };
         let device = devices[0].clone().without_autodiff();
-        let artifact = Artifact::read(&folder, &device)?;
+        let mut artifact = Artifact::read(&folder, &device)?;
+        artifact.model.llama = artifact.model.llama.hold_in(suits);
         Ok(Self {
-            reader: FeatureReader::new(&artifact.config, &device)?,
+            reader: FeatureReader::new(&artifact.config, &device, &cache)?,
             replicas: Replicas::new(&artifact.model, devices)?,
             artifact,
             folder,
@@ -230,7 +244,7 @@ impl Model {
                 self.folder.display()
             )));
         }
-        let encoded = self.reader.read(clip).map_err(|bad| {
+        let encoded = self.reader.read(clip)?.map_err(|bad| {
             RunError::Data(format!("{} ({}): {}", bad.id, bad.reason, bad.detail))
         })?;
         let absent: Vec<String> = self

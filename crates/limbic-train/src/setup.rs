@@ -1,20 +1,23 @@
 //! From what the user wrote to what the program needs: everything opened, checked and built before the first step.
 
 use std::fs::File;
+use std::sync::Arc;
 
 use limbic_data::{Clip, LabelSet, Manifest, PromptCompiler, Split, Task, prompt};
 use limbic_encoders::Modality;
 use limbic_model::{Artifact, ArtifactConfig, InputConfig, Trainables};
+use limbic_weights::Precision;
 
 use crate::assembly::Assembly;
 use crate::blueprint::{at_fault, blueprint, check_labels};
 use crate::dataset::{Dataset, Questions, Sample};
+use crate::feature_cache::CacheReport;
 use crate::features::{EncodedClip, FeatureReader, Quarantined};
 use crate::objectives::Objectives;
 use crate::run_dir::{RunFile, start_folder};
 use crate::terms::Term;
 use crate::trainer::Start;
-use crate::{Metric, Recipe, RunDir, RunError};
+use crate::{Batching, Metric, Recipe, RunDir, RunError};
 
 /// A run ready to start.
 pub struct Setup {
@@ -29,7 +32,7 @@ pub struct Setup {
     /// What it is trained for.
     pub objectives: Objectives,
     /// What is learnt from.
-    pub train: Dataset,
+    pub train: Arc<Dataset>,
     /// What progress is judged on.
     pub validation: Dataset,
     /// Keeps other processes from the run's folder.
@@ -43,6 +46,7 @@ impl Setup {
     /// Whatever cannot be used, before anything is trained.
     pub fn new(recipe: Recipe, start: &Start) -> anyhow::Result<Self> {
         let device = &start.devices[0].clone().without_autodiff();
+        let precision = recipe.decoder_precision(start.devices, start.suits)?;
         let say = start.say;
         let run_dir = RunDir::of(&recipe);
         if !recipe.data.manifest.is_file() {
@@ -65,7 +69,7 @@ impl Setup {
             })?),
             None => None,
         };
-        let config = blueprint(&recipe, init.as_ref())?;
+        let config = blueprint(&recipe, init.as_ref().map(|init| &init.config))?;
         let compiler = config.compiler().map_err(at_fault)?;
         for note in check_labels(&recipe, &manifest, config.labels.as_ref())? {
             say(&note);
@@ -78,8 +82,14 @@ impl Setup {
             config: &config,
             init: init.as_ref(),
             texts: &texts,
+            precision,
         };
         let (mut artifact, trainables) = assembly.build(device)?;
+        if precision != Precision::F32 {
+            say(&format!(
+                "the decoder's frozen weights are held in {precision}"
+            ));
+        }
         let positions = artifact.model.llama.config().max_position_embeddings;
         if recipe.data.max_tokens > positions {
             return Err(RunError::recipe(format!(
@@ -88,8 +98,8 @@ impl Setup {
             )));
         }
 
-        let reader =
-            FeatureReader::new(&config, device).map_err(|error| at_fault(format!("{error:#}")))?;
+        let reader = FeatureReader::new(&config, device, &recipe.cache)
+            .map_err(|error| at_fault(format!("{error:#}")))?;
         let mut quarantined = Vec::new();
         let mut encoded = Vec::new();
         for split in [Split::Train, Split::Validation] {
@@ -106,6 +116,9 @@ impl Setup {
             let (clips, bad) = encode(&reader, &clips, split, recipe.data.max_bad, start)?;
             encoded.push(clips);
             quarantined.extend(bad);
+        }
+        for line in reader.report().iter().flat_map(CacheReport::lines) {
+            say(&line);
         }
         let [train, validation] = encoded.try_into().expect("two splits were encoded");
         assembly.standardise(&mut artifact.model, &train)?;
@@ -145,7 +158,10 @@ impl Setup {
             }
             datasets.push(dataset);
         }
-        let [train, validation] = datasets.try_into().expect("two datasets were made");
+        let [mut train, validation] = datasets.try_into().expect("two datasets were made");
+        if recipe.train.batching == Batching::Grouped {
+            train = train.grouped(recipe.train.batch_size * recipe.train.accumulate);
+        }
         let objectives = Objectives::new(
             &recipe.train.loss,
             &config,
@@ -165,7 +181,7 @@ impl Setup {
             run_dir,
             trainables,
             objectives,
-            train,
+            train: Arc::new(train),
             validation,
             artifact,
             _lock: lock,
@@ -260,7 +276,7 @@ fn check_labels_metric(
 }
 
 fn encode(
-    reader: &FeatureReader,
+    reader: &Arc<FeatureReader>,
     clips: &[&Clip],
     split: Split,
     max_bad: f64,
@@ -336,8 +352,6 @@ fn texts(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use limbic_encoders::Features;
 
     use super::*;
@@ -359,7 +373,7 @@ mod tests {
                 heard: Some("a laugh".into()),
                 ..Clip::default()
             },
-            features: vec![features.map(Arc::new)],
+            features: vec![features.map(Into::into)],
         };
         let mut clips = [clip(Some(features)), clip(None)];
         keep_perceived_captions(&mut clips, &inputs);

@@ -1,11 +1,13 @@
 //! A shard as tensors, and what the model reads from it.
 
-use burn::tensor::{Device, Int, Tensor};
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
 use limbic_data::Segment;
 use limbic_encoders::Features;
-use limbic_llama::Dropout;
+use limbic_llama::{Dropout, Pass, Tape};
 use limbic_model::{
-    Batch, ClipMedia, EmotionLlm, Example, MaskedBatch, MaskedCaption, PairBatch, Readout,
+    Batch, ClipMedia, EmotionLlm, Example, Layout, MaskedBatch, MaskedCaption, PairBatch, Readout,
 };
 use limbic_weights::CounterRng;
 
@@ -26,10 +28,12 @@ pub(crate) struct ShardBatch {
 
 /// What the model says about a shard, where a loss reads it.
 pub(crate) struct Reading {
-    /// Of prompts and answers.
+    /// Cross-entropy of the answers' tokens, summed, `[1]`.
+    pub(crate) tokens: Option<Tensor<1>>,
+    /// What the heads say of prompts.
     pub(crate) prompts: Readout,
-    /// Logits of hidden tokens of captions, and those tokens.
-    pub(crate) masked: Option<(Tensor<2>, Tensor<1, Int>)>,
+    /// Cross-entropy of hidden tokens of captions, summed, `[1]`.
+    pub(crate) masked: Option<Tensor<1>>,
     /// Clips and captions in their common space.
     pub(crate) pairs: Option<Pairs>,
     /// Logarithm of the factor there.
@@ -37,22 +41,22 @@ pub(crate) struct Reading {
 }
 
 impl ShardBatch {
-    /// Lays out `drawn`, of which `masked` are the captions with hidden tokens, on `device`.
+    /// Lays out `drawn`, of which `masked` are the captions with hidden tokens, on `device`. Captions are padded
+    /// whatever the `layout` of prompts: they are read both ways, or are means over rows.
     pub(crate) fn new(
         drawn: &[Drawn],
         masked: &[Option<MaskedCaption>],
         terms: &[Term],
         objectives: &Objectives,
+        layout: Layout,
         device: &Device,
     ) -> Self {
         let reads_prompts = [Term::Lm, Term::Class, Term::Valence];
         let prompts = terms.iter().any(|term| reads_prompts.contains(term));
-        let features: Vec<Vec<Option<&Features>>> = drawn
+        let held: Vec<Vec<Option<Arc<Features>>>> = drawn.iter().map(Drawn::held).collect();
+        let features: Vec<Vec<Option<&Features>>> = held
             .iter()
-            .map(|drawn| {
-                let features = drawn.sample.encoded.features.iter();
-                features.map(Option::as_deref).collect()
-            })
+            .map(|features| features.iter().map(Option::as_deref).collect())
             .collect();
         let slots: Vec<Vec<Segment>> = drawn
             .iter()
@@ -75,8 +79,11 @@ impl ShardBatch {
             .collect();
         let bos = objectives.bos;
         Self {
-            prompts: prompts
-                .then(|| with_examples(drawn, |examples: &[Example]| Batch::new(examples, device))),
+            prompts: prompts.then(|| {
+                with_examples(drawn, |examples: &[Example]| {
+                    Batch::new(examples, layout, device)
+                })
+            }),
             masked: (!captions.is_empty()).then(|| MaskedBatch::new(&captions, bos, device)),
             pairs: (!pairs.is_empty()).then(|| PairBatch::new(&pairs, bos, device)),
             texts: pairs.iter().map(|(_, text)| text.to_vec()).collect(),
@@ -84,23 +91,32 @@ impl ShardBatch {
         }
     }
 
-    /// What `model` says. Each of its passes has a dropout of its own, under `dropout`.
-    pub(crate) fn read(&self, model: &EmotionLlm, dropout: Option<CounterRng>) -> Reading {
-        let of = |site: &str| dropout.map_or(Dropout::OFF, |key| Dropout::keyed(key.site(site)));
-        let prompts = match &self.prompts {
-            Some(batch) => {
-                let dropout = dropout.map_or(Dropout::OFF, Dropout::keyed);
-                model.forward(batch, Objectives::asked(&self.terms), dropout)
-            }
+    /// What `model` says. Each of its passes has a dropout of its own, under `dropout`; with a `tape` they can be gone back
+    /// through.
+    pub(crate) fn read(
+        &self,
+        model: &EmotionLlm,
+        dropout: Option<CounterRng>,
+        tape: Option<&Tape>,
+    ) -> Reading {
+        let with = |key: Option<CounterRng>| Pass {
+            dropout: key.map_or(Dropout::OFF, Dropout::keyed),
+            tape,
+        };
+        let of = |site: &str| with(dropout.map(|key| key.site(site)));
+        let mut prompts = match &self.prompts {
+            Some(batch) => model.forward(batch, Objectives::asked(&self.terms), with(dropout)),
             None => Readout::default(),
         };
+        let tokens = prompts.tokens.take();
         let alignment = model.alignment.as_ref().filter(|_| self.pairs.is_some());
         Reading {
+            tokens: tokens.map(|tokens| model.token_loss(tokens, with(dropout).dropout)),
             prompts,
-            masked: self
-                .masked
-                .as_ref()
-                .map(|batch| model.tell_masked(batch, of("masked"))),
+            masked: self.masked.as_ref().map(|batch| {
+                let pass = of("masked");
+                model.token_loss(model.tell_masked(batch, pass), pass.dropout)
+            }),
             pairs: self.pairs.as_ref().map(|batch| {
                 let (clips, captions) = model.pair(batch, of("pairs"));
                 Pairs {
@@ -118,5 +134,12 @@ impl ShardBatch {
         self.prompts.as_ref().map_or(0, |batch| batch.num_positions)
             + self.masked.as_ref().map_or(0, |batch| batch.num_positions)
             + self.pairs.as_ref().map_or(0, |batch| batch.num_positions)
+    }
+
+    /// Positions computed, padding included.
+    pub(crate) fn num_slots(&self) -> usize {
+        self.prompts.as_ref().map_or(0, Batch::num_slots)
+            + self.masked.as_ref().map_or(0, |batch| batch.num_slots)
+            + self.pairs.as_ref().map_or(0, |batch| batch.num_slots)
     }
 }

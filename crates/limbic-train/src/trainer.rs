@@ -2,21 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
 use limbic_llama::Sampling;
 use limbic_model::{Alignment, Part, Trainables, write_directory};
-use limbic_weights::{CounterRng, ParameterTable, TensorDigest};
+use limbic_weights::{CounterRng, ParameterTable, Precision, TensorDigest};
 
+use crate::ahead::Ahead;
+use crate::batching::Shards;
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, Progress};
-use crate::dataset::Drawn;
+use crate::dataset::hold_drawn;
 use crate::evaluate::{Evaluation, Evaluator};
 use crate::log::{Logger, Say, StepRecord};
 use crate::optimizer::{AdamW, clip, global_norm, schedule};
+use crate::plan::Calibration;
 use crate::replicas::{Replicas, StepGradient};
 use crate::run_dir::{RunFile, RunResult};
 use crate::setup::Setup;
+use crate::stored::Held;
 use crate::terms::{LossMeans, Term};
 use crate::{Recipe, RunDir, RunError};
 
@@ -24,6 +30,10 @@ use crate::{Recipe, RunDir, RunError};
 pub struct Start<'a> {
     /// Where it runs.
     pub devices: &'a [Device],
+    /// Whether the devices are one CPU as often as it has cores, and fewer replicas on more threads may be faster.
+    pub calibrates: bool,
+    /// What frozen weights are best held in there.
+    pub suits: Precision,
     /// Whether what the run has done so far is thrown away, once the new one is known to be possible.
     pub restart: bool,
     /// Set from outside to have the run saved and ended.
@@ -51,12 +61,14 @@ pub fn train(recipe: Recipe, start: &Start) -> anyhow::Result<RunDir> {
         return Ok(run_dir);
     }
     let setup = Setup::new(recipe, start)?;
-    Trainer::start(setup, start.devices, start.say)?.run(start.stop)
+    Trainer::start(setup, start)?.run(start.stop)
 }
 
 struct Trainer<'a> {
     setup: Setup,
     replicas: Replicas,
+    /// While plans are tried.
+    calibration: Option<Calibration>,
     checkpoints: Checkpoints,
     optimizer: AdamW,
     /// The trained values, as one vector.
@@ -67,9 +79,17 @@ struct Trainer<'a> {
     log: Logger<'a>,
 }
 
+/// A step whose features are in memory.
+struct Ready<'a> {
+    shards: Shards<'a>,
+    _held: Held,
+}
+
 impl<'a> Trainer<'a> {
-    fn start(setup: Setup, devices: &[Device], say: &'a Say) -> anyhow::Result<Self> {
+    fn start(setup: Setup, start: &Start<'a>) -> anyhow::Result<Self> {
+        let (devices, say) = (start.devices, start.say);
         let recipe = &setup.recipe;
+        let shards = recipe.train.shards * recipe.train.accumulate;
         for line in describe(&setup, busy(devices, recipe).len()) {
             say(&line);
         }
@@ -101,8 +121,14 @@ impl<'a> Trainer<'a> {
                 ));
             }
         }
+        let calibration = start
+            .calibrates
+            .then(|| Calibration::new(devices.len(), shards))
+            .flatten();
         Ok(Self {
-            replicas: Replicas::new(&setup.artifact.model, busy(devices, recipe))?,
+            calibration,
+            replicas: Replicas::new(&setup.artifact.model, busy(devices, recipe))?
+                .recomputing(recipe.train.recompute),
             log: Logger::open(setup.run_dir.root(), progress.step, recipe.train.steps, say)?,
             checkpoints,
             frozen_sha256: frozen_sha256(&setup),
@@ -114,8 +140,29 @@ impl<'a> Trainer<'a> {
     }
 
     fn run(mut self, stop: &AtomicBool) -> anyhow::Result<RunDir> {
+        let train = Arc::clone(&self.setup.train);
+        let recipe = &self.setup.recipe.train;
+        let samples = samples_per_step(&self.setup.recipe);
+        let (count, batching) = (recipe.shards * recipe.accumulate, recipe.batching);
+        let steps = self.progress.step..recipe.steps;
+        let prepare = |step: u64| {
+            let drawn = train.draw(step * samples as u64, samples)?;
+            let held = hold_drawn(&drawn)?;
+            let shards = Shards::cut(drawn, count, batching);
+            Ok(Ready {
+                shards,
+                _held: held,
+            })
+        };
+        std::thread::scope(|scope| self.run_steps(&Ahead::start(scope, steps, prepare), stop))?;
+        self.save()?;
+        self.finish()
+    }
+
+    fn run_steps(&mut self, ahead: &Ahead<Ready>, stop: &AtomicBool) -> anyhow::Result<()> {
         while self.progress.step < self.setup.recipe.train.steps && !self.is_out_of_patience() {
-            self.step()?;
+            let ready = self.log.waiting(|| ahead.next())?;
+            self.step(&ready.shards)?;
             let every = self.setup.recipe.evaluation.every;
             if self.is_due(every) || every > 0 && self.is_last() {
                 self.evaluate()?;
@@ -130,34 +177,42 @@ impl<'a> Trainer<'a> {
                 return Err(RunError::Interrupted { step, checkpoint }.into());
             }
         }
-        self.save()?;
-        self.finish()
+        Ok(())
     }
 
-    fn step(&mut self) -> anyhow::Result<()> {
+    fn step(&mut self, shards: &Shards) -> anyhow::Result<()> {
         let recipe = &self.setup.recipe;
         let step = self.progress.step;
-        let samples = samples_per_step(recipe);
-        let drawn = self.setup.train.draw(step * samples as u64, samples)?;
-        let shards: Vec<&[Drawn]> = drawn
-            .chunks(recipe.train.batch_size / recipe.train.shards)
-            .collect();
         let dropout = CounterRng::new(recipe.seed).site("dropout").index(step);
         let objectives = &self.setup.objectives;
+        let began = Instant::now();
         let StepGradient {
             gradient,
             took_part,
             sums,
             divisors,
             positions,
+            slots,
         } = self.replicas.gradient(
             &self.setup.trainables,
             &self.values,
-            &shards,
+            shards,
             objectives,
             step,
             dropout,
         );
+        if let Some(calibration) = &mut self.calibration {
+            let before = calibration.plan();
+            let found = calibration.record(slots as f64 / began.elapsed().as_secs_f64());
+            let plan = calibration.plan();
+            if plan != before {
+                self.replicas.adopt(plan)?;
+            }
+            if let Some(found) = found {
+                self.log.say(&found);
+                self.calibration = None;
+            }
+        }
 
         let norm = global_norm(&gradient);
         let weights = objectives.weights(step);
@@ -178,7 +233,7 @@ impl<'a> Trainer<'a> {
         let told = [Term::Lm, Term::Masked].into_iter();
         let told = told.filter(|term| objectives.is_active(*term));
         let tokens = told.map(|term| divisors[term] as usize).sum();
-        self.record(loss, rate, norm, tokens, positions)
+        self.record(loss, rate, norm, tokens, [positions, slots])
     }
 
     fn record(
@@ -187,7 +242,7 @@ impl<'a> Trainer<'a> {
         rate: f64,
         norm: f64,
         tokens: usize,
-        positions: usize,
+        [positions, slots]: [usize; 2],
     ) -> anyhow::Result<()> {
         let recipe = &self.setup.recipe;
         let samples = samples_per_step(recipe);
@@ -201,6 +256,7 @@ impl<'a> Trainer<'a> {
             samples,
             tokens,
             positions,
+            slots,
         };
         let due = self.is_due(recipe.run.log_every) || self.is_last();
         self.log.step(&record, due)

@@ -190,7 +190,8 @@ impl Checkpoint {
         }
     }
 
-    /// Fills every float parameter of `module`: in `precision`, or as each tensor is stored.
+    /// Fills every float parameter of `module`: in `precision`, except that vectors are then in F32, or as each tensor is
+    /// stored.
     ///
     /// Tensors are copied from the file straight to where they stay, several at a time; at its peak this takes little
     /// more memory than the loaded module.

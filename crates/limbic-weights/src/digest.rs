@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Element, Tensor, TensorData, bf16, f16};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -40,7 +40,28 @@ impl TensorDigest {
     /// # Panics
     /// When one of that name was taken up before.
     pub fn update(&mut self, name: &str, shape: &[usize], values: &[f32]) {
-        let stretches: Vec<[u8; 32]> = values.par_chunks(STRETCH).map(of_values).collect();
+        self.put(name, shape, values, |value| *value);
+    }
+
+    /// The same, with the values in a precision of their own.
+    fn update_data(&mut self, name: &str, data: TensorData) {
+        let shape = data.shape.to_vec();
+        match data.dtype {
+            DType::F16 => self.put(name, &shape, slice::<f16>(&data), |value| value.to_f32()),
+            DType::BF16 => self.put(name, &shape, slice::<bf16>(&data), |value| value.to_f32()),
+            _ => self.update(name, &shape, slice(&data.convert_dtype(DType::F32))),
+        }
+    }
+
+    fn put<T: Sync>(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: &[T],
+        widen: impl Fn(&T) -> f32 + Sync,
+    ) {
+        let stretches = values.par_chunks(STRETCH);
+        let stretches: Vec<[u8; 32]> = stretches.map(|values| of_values(values, &widen)).collect();
         let mut hasher = Sha256::new();
         hasher.update(format!("{name}{shape:?}"));
         hasher.update(stretches.as_flattened());
@@ -60,18 +81,22 @@ impl TensorDigest {
     }
 }
 
-/// SHA-256 of the values' little-endian bytes.
-fn of_values(values: &[f32]) -> [u8; 32] {
+/// SHA-256 of the little-endian bytes of the values as F32.
+fn of_values<T>(values: &[T], widen: impl Fn(&T) -> f32) -> [u8; 32] {
     let mut hasher = Sha256::new();
     let mut bytes = [0u8; 1 << 14];
     for values in values.chunks(bytes.len() / 4) {
         let (places, _) = bytes.as_chunks_mut::<4>();
         for (place, value) in places.iter_mut().zip(values) {
-            *place = value.to_le_bytes();
+            *place = widen(value).to_le_bytes();
         }
         hasher.update(&bytes[..4 * values.len()]);
     }
     hasher.finalize().into()
+}
+
+fn slice<E: Element>(data: &TensorData) -> &[E] {
+    data.as_slice().expect("the values are of this precision")
 }
 
 struct Digester<F> {
@@ -98,13 +123,7 @@ impl<F: Fn(&str) -> bool> ModuleVisitor for Digester<F> {
         if self.path.is_transposed() {
             value = value.swap_dims(0, 1);
         }
-        let shape = value.dims();
-        let values = value
-            .into_data()
-            .convert_dtype(DType::F32)
-            .try_into_vec::<f32>()
-            .expect("converted to F32 above");
-        self.digest.update(&name, &shape, &values);
+        self.digest.update_data(&name, value.into_data());
     }
 }
 
@@ -160,6 +179,23 @@ mod tests {
         digest.update("b", &[1, STRETCH + 3], &long);
         digest.update("a", &[2], &[1.5, -2.0]);
         assert_eq!(digest.finish(), wanted);
+    }
+
+    #[test]
+    fn a_tensor_in_16_bits_counts_as_its_numbers() {
+        let halves: Vec<bf16> = (0..5000).map(|i| bf16::from_f32(i as f32 * 0.37)).collect();
+        let wide: Vec<f32> = halves.iter().map(|value| value.to_f32()).collect();
+        let digest = |data: TensorData| {
+            let mut digest = TensorDigest::default();
+            digest.update_data("a", data);
+            digest.finish()
+        };
+        let of_halves = digest(TensorData::new(halves, [50, 100]));
+        assert_eq!(of_halves, digest(TensorData::new(wide.clone(), [50, 100])));
+        let narrower = TensorData::new(wide.clone(), [50, 100]).convert_dtype(DType::F16);
+        let rounded = narrower.clone().convert_dtype(DType::F32);
+        assert_eq!(digest(narrower.clone()), digest(rounded));
+        assert_ne!(digest(narrower), of_halves);
     }
 
     #[test]

@@ -221,10 +221,14 @@ impl Reader<'_> {
                 bytes += view.bytes();
                 batch.push((name, view));
             }
-            let precision = self.precision;
+            // Vectors are few values, which elementwise work reads: they stay in F32.
+            let precision = |view: &View| match view.shape() {
+                [_] => self.precision.map(|_| FloatDType::F32),
+                _ => self.precision,
+            };
             let read = batch
                 .into_par_iter()
-                .map(|(name, view)| view.data(&name, precision));
+                .map(|(name, view)| view.data(&name, precision(&view)));
             self.ready = read.collect::<Result<Vec<_>, _>>()?.into();
         }
         Ok(self

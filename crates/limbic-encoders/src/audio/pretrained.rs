@@ -56,7 +56,7 @@ fn sample_rate() -> u32 {
 
 impl PretrainedAudioConfig {
     pub(crate) fn init(&self, device: &Device) -> Result<PretrainedAudio, EncoderError> {
-        self.check_keys()?;
+        self.check()?;
         let model = AudioModel::read_as(self.model, &self.weights, device)?;
         let refuse = |key, problem| {
             Err(EncoderError::Config {
@@ -94,7 +94,7 @@ impl PretrainedAudioConfig {
     }
 
     /// What can be known to be wrong without the weights.
-    fn check_keys(&self) -> Result<(), EncoderError> {
+    pub(crate) fn check(&self) -> Result<(), EncoderError> {
         let refuse = |key, problem: String| {
             Err(EncoderError::Config {
                 kind: KIND,

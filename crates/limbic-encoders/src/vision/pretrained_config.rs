@@ -84,7 +84,8 @@ impl PretrainedVisionConfig {
         Ok(PretrainedVision::new(model, self, normalise))
     }
 
-    fn check(&self) -> Result<(), EncoderError> {
+    /// What can be known to be wrong without the weights.
+    pub(crate) fn check(&self) -> Result<(), EncoderError> {
         let videomae = self.model == VisionKind::Videomae;
         if self.layer >= 0 {
             return refuse(

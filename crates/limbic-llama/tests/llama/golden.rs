@@ -1,11 +1,11 @@
-use std::collections::BTreeMap;
-
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Device, FloatDType, Gradients, Tensor};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use limbic_llama::{Dropout, Llama, LlamaConfig, LoraConfig, Padding, read_adapter};
-use limbic_weights::{CounterRng, ModulePath, Weights};
+use limbic_weights::{CounterRng, Weights};
 
-use crate::{MODELS, Reference, distance, folder, forward, forward_with, host, read, track};
+use crate::{
+    MODELS, Reference, distance, folder, forward, forward_with, host, named_gradients, read, track,
+};
 
 #[test]
 fn hidden_states_and_logits_are_transformers() {
@@ -123,7 +123,7 @@ fn gradients_of_base_weights_are_torchs() {
         let llama = track(read(name), |_| true);
         let (_, logits) = forward(&llama, llama.embed(reference.ids()));
         let gradients = (logits * reference.tensor("direction")).sum().backward();
-        let got = named_gradients(&llama, &gradients);
+        let got = named_gradients(&llama, &gradients.into());
         let wanted = reference.tensors.below("gradient.");
         let biases = usize::from(["qwen2", "biased"].contains(&name));
         assert_eq!(wanted.tensors.len(), 5 + biases);
@@ -173,11 +173,9 @@ fn compare_gradients(name: &str, prefix: &str, adapted: Llama, dropout: Dropout)
     assert!(off < 1e-4, "{name}: {prefix} logits {off}");
 
     let gradients = (logits * reference.tensor("direction")).sum().backward();
-    let mut got = named_gradients(&llama, &gradients);
-    got.insert(
-        "embeddings".into(),
-        host(embeddings.grad(&gradients).unwrap()),
-    );
+    let at_embeddings = host(embeddings.grad(&gradients).unwrap());
+    let mut got = named_gradients(&llama, &gradients.into());
+    got.insert("embeddings".into(), at_embeddings);
     let wanted = reference
         .tensors
         .below(&format!("{prefix}.gradient."))
@@ -297,32 +295,4 @@ fn a_model_is_a_function_of_its_seed() {
 
 fn lora(targets: &[&str]) -> LoraConfig {
     LoraConfig::new(4, 8.0, targets)
-}
-
-fn named_gradients(llama: &Llama, gradients: &Gradients) -> BTreeMap<String, Vec<f32>> {
-    struct Collector<'a> {
-        path: ModulePath,
-        gradients: &'a Gradients,
-        named: BTreeMap<String, Vec<f32>>,
-    }
-    impl ModuleVisitor for Collector<'_> {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.path.enter(name, container);
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = param.val().grad(self.gradients) {
-                self.named.insert(self.path.name(), host(gradient));
-            }
-        }
-    }
-    let mut collector = Collector {
-        path: ModulePath::default(),
-        gradients,
-        named: BTreeMap::new(),
-    };
-    llama.visit(&mut collector);
-    collector.named
 }

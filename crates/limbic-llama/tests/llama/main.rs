@@ -12,12 +12,15 @@ mod golden;
 mod mistakes;
 /// Several samples in one row.
 mod packed;
+/// Going back through the decoder a block at a time.
+mod tape;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use limbic_llama::{Dropout, Llama, Padding};
+use limbic_llama::{Dropout, Llama, Padding, Slopes};
 use limbic_weights::{ModulePath, Weights};
 
 /// The folders of tests/golden/llama.
@@ -125,4 +128,33 @@ fn track(llama: Llama, chosen: fn(&str) -> bool) -> Llama {
         path: ModulePath::default(),
         chosen,
     })
+}
+
+/// The slopes at all parameters that have one.
+fn named_gradients(llama: &Llama, slopes: &Slopes) -> BTreeMap<String, Vec<f32>> {
+    struct Collector<'a> {
+        path: ModulePath,
+        slopes: &'a Slopes,
+        named: BTreeMap<String, Vec<f32>>,
+    }
+    impl ModuleVisitor for Collector<'_> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(slope) = self.slopes.of(param) {
+                self.named.insert(self.path.name(), host(slope));
+            }
+        }
+    }
+    let mut collector = Collector {
+        path: ModulePath::default(),
+        slopes,
+        named: BTreeMap::new(),
+    };
+    llama.visit(&mut collector);
+    collector.named
 }

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use limbic_llama::Dropout;
+use limbic_llama::Pass;
 use limbic_weights::Weights;
 
 use super::{Fixture, device, host};
@@ -13,9 +13,9 @@ fn write(artifact: &Artifact, target: &Path) {
 /// Everything the model of `artifact` says about the fixture's clips.
 fn logits(fixture: &Fixture, artifact: &Artifact) -> (Vec<f32>, Vec<f32>) {
     let batch = fixture.batch(&fixture.two(), &[0, 1]);
-    let readout = artifact.model.forward(&batch, Asked::ALL, Dropout::OFF);
+    let readout = artifact.model.forward(&batch, Asked::ALL, Pass::PLAIN);
     (
-        host(readout.tokens.unwrap().0),
+        host(readout.tokens.unwrap().states),
         host(readout.classes.unwrap().0),
     )
 }

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor};
 use limbic_llama::{End, Generation, Prompt, Sampling, generate};
+use limbic_weights::Precision;
 use serde_json::Value;
 
 use crate::{read_decoder, write_decoder};
@@ -31,7 +32,7 @@ fn ids(value: &Value) -> Vec<u32> {
 fn the_small_model_tells_its_story() {
     let Some(folder) = stories() else { return };
     let device = Device::flex();
-    let (llama, tokenizer) = read_decoder(&folder, &device).unwrap();
+    let (llama, tokenizer) = read_decoder(&folder, Precision::F32, &device).unwrap();
     let story = &reference()["story"];
     let wanted = ids(&story["tokens"]);
     assert!(wanted.len() > 150);
@@ -39,7 +40,7 @@ fn the_small_model_tells_its_story() {
     // Also as the folder of Hugging Face's layout that it becomes.
     let copy = tempfile::tempdir().unwrap();
     write_decoder(&llama, &tokenizer, copy.path()).unwrap();
-    let (again, tokenizer_again) = read_decoder(copy.path(), &device).unwrap();
+    let (again, tokenizer_again) = read_decoder(copy.path(), Precision::F32, &device).unwrap();
     assert_eq!(
         tokenizer_again.to_json().unwrap(),
         tokenizer.to_json().unwrap()
@@ -48,8 +49,8 @@ fn the_small_model_tells_its_story() {
         let begin = Tensor::<2, Int>::from_data([[tokenizer.bos as i32]], &device);
         let prompt = Prompt {
             id: 0,
-            embeddings: llama.embed(begin).squeeze_dim(0),
             content: Vec::new(),
+            embeddings: llama.embed(begin).squeeze_dim(0),
         };
         let stop = &llama.config().eos_token_ids;
         let told = generate(&llama, &[prompt], wanted.len(), stop, &Sampling::GREEDY).unwrap();
@@ -65,7 +66,7 @@ fn the_small_model_tells_its_story() {
 #[test]
 fn its_tokenizer_splits_as_llama2c_does() {
     let Some(folder) = stories() else { return };
-    let (_, tokenizer) = read_decoder(&folder, &Device::flex()).unwrap();
+    let (_, tokenizer) = read_decoder(&folder, Precision::F32, &Device::flex()).unwrap();
     let reference = reference();
     let encodings = reference["encodings"].as_array().unwrap();
     assert_eq!(encodings.len(), 200);
@@ -86,7 +87,7 @@ fn a_folder_must_hold_one_model() {
     for name in ["tok.bin", "a.bin", "b.bin"] {
         std::fs::write(folder.path().join(name), "x").unwrap();
     }
-    let message = read_decoder(folder.path(), &Device::flex())
+    let message = read_decoder(folder.path(), Precision::F32, &Device::flex())
         .unwrap_err()
         .to_string();
     assert!(

@@ -15,7 +15,8 @@ use limbic_weights::CounterRng;
 
 use crate::{
     AlignmentConfig, Artifact, ArtifactConfig, Batch, ClipMedia, DecoderSource, Example, FORMAT,
-    FusedConfig, HeadConfig, InputConfig, MaskedBatch, MaskedCaption, PairBatch, Part, Trainables,
+    FusedConfig, HeadConfig, InputConfig, Layout, MaskedBatch, MaskedCaption, PairBatch, Part,
+    Trainables,
 };
 
 pub(crate) const ALL_PARTS: [Part; 5] = [
@@ -217,7 +218,19 @@ impl Fixture {
 
     /// A batch of the clips of these numbers.
     pub(crate) fn batch(&self, compiled: &[Compiled; 2], rows: &[usize]) -> Batch {
-        self.with_examples(compiled, rows, |examples| Batch::new(examples, &device()))
+        self.batch_as(Layout::Padded, compiled, rows)
+    }
+
+    /// The same, laid out as `layout` says.
+    pub(crate) fn batch_as(
+        &self,
+        layout: Layout,
+        compiled: &[Compiled; 2],
+        rows: &[usize],
+    ) -> Batch {
+        self.with_examples(compiled, rows, |examples| {
+            Batch::new(examples, layout, &device())
+        })
     }
 
     /// The clips of these numbers.

@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
-use limbic_llama::Dropout;
+use limbic_llama::{Dropout, Pass};
 use limbic_weights::Weights;
 
 use super::{ALL_PARTS, Fixture, device, host};
@@ -9,21 +9,22 @@ use crate::{Asked, EmotionLlm, Part, Trainables};
 /// Cross-entropy summed over supervised tokens; with `all`, every other objective beside it.
 fn loss(model: &EmotionLlm, fixture: &Fixture, rows: &[usize], all: bool) -> Tensor<1> {
     let batch = fixture.batch(&fixture.two(), rows);
-    let readout = model.forward(&batch, Asked::ALL, Dropout::OFF);
+    let readout = model.forward(&batch, Asked::ALL, Pass::PLAIN);
     let sum = |(logits, targets): (Tensor<2>, Tensor<1, burn::tensor::Int>)| {
         log_softmax(logits, 1)
             .gather(1, targets.unsqueeze_dim(1))
             .sum()
             .neg()
     };
-    let tokens = sum(readout.tokens.unwrap());
+    let told = |tokens| model.token_loss(tokens, Dropout::OFF);
+    let tokens = told(readout.tokens.unwrap());
     if !all {
         return tokens;
     }
     let (predicted, valences) = readout.valences.unwrap();
     let (masked, pairs) = fixture.captions();
-    let masked = sum(model.tell_masked(&masked, Dropout::OFF));
-    let (clips, captions) = model.pair(&pairs, Dropout::OFF);
+    let masked = told(model.tell_masked(&masked, Pass::PLAIN));
+    let (clips, captions) = model.pair(&pairs, Pass::PLAIN);
     let scale = model.alignment.as_ref().unwrap().log_scale.val().exp();
     let cosines = clips.matmul(captions.transpose()) * scale.unsqueeze();
     let own = log_softmax(cosines, 1) * Tensor::eye(2, &device());
@@ -122,7 +123,7 @@ fn gradients_are_those_of_finite_differences() {
     let flat = trainables.gather(model);
     let tracked = trainables.scatter_tracked(model.clone(), &flat);
     let backward = loss(&tracked, &fixture, &[0, 1], true).backward();
-    let gradients = host(trainables.gradients(&tracked, &backward).0);
+    let gradients = host(trainables.gradients(&tracked, &backward.into()).0);
     let values = host(flat);
     let at = |index: usize, shift: f32| {
         let mut values = values.clone();
@@ -168,7 +169,7 @@ fn what_takes_no_part_in_the_loss_has_zeros() {
     let trainables = Trainables::of(model, &ALL_PARTS);
     let tracked = trainables.scatter_tracked(model.clone(), &trainables.gather(model));
     let backward = loss(&tracked, &fixture, &[1], false).backward();
-    let (gradients, took_part) = trainables.gradients(&tracked, &backward);
+    let (gradients, took_part) = trainables.gradients(&tracked, &backward.into());
     let gradients = host(gradients);
     for ((name, part, range), took_part) in trainables.parameters().zip(took_part) {
         if name.starts_with("projectors.1.") || name.starts_with("head.") {

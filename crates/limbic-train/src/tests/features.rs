@@ -1,14 +1,17 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use limbic_data::{Clip, Reason};
 use limbic_model::InputConfig;
+use serde_json::json;
 
 use super::{World, device};
-use crate::FeatureReader;
+use crate::stored::hold;
+use crate::{CacheRecipe, CacheReport, FeatureReader};
 
 /// A second of a tone, as a WAV file.
-fn tone(path: &Path) {
+pub(super) fn tone(path: &Path) {
     let samples: Vec<i16> = (0..16_000)
         .map(|i| (8000.0 * (f64::from(i) * 0.2).sin()) as i16)
         .collect();
@@ -52,6 +55,13 @@ fn world(inputs: usize, fusions: &str) -> World {
     world
 }
 
+fn off() -> CacheRecipe {
+    CacheRecipe {
+        enabled: false,
+        ..CacheRecipe::default()
+    }
+}
+
 #[test]
 fn inputs_that_read_the_same_are_encoded_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -64,12 +74,13 @@ fn inputs_that_read_the_same_are_encoded_once() {
     };
     let read = |inputs, fusions| {
         let world = world(inputs, fusions);
-        FeatureReader::new(&world.config, &device())
+        FeatureReader::new(&world.config, &device(), &off())
             .unwrap()
             .read(&clip)
+            .unwrap()
     };
     let encoded = read(3, "[]").unwrap();
-    let [a, b, c] = [0, 1, 2].map(|input| encoded.features[input].clone().unwrap());
+    let [a, b, c] = [0, 1, 2].map(|input| encoded.features[input].as_ref().unwrap().held());
     assert!(Arc::ptr_eq(&a, &c) && !Arc::ptr_eq(&a, &b));
     assert_eq!((a.dim, b.dim), (4, 8));
 
@@ -89,4 +100,218 @@ fn inputs_that_read_the_same_are_encoded_once() {
         "{refused:?}"
     );
     assert!(read(3, &short.replace("201", "202")).is_ok());
+}
+
+/// What a reader gave, and what it took.
+struct Got {
+    features: Vec<Vec<f32>>,
+    built: usize,
+    report: CacheReport,
+}
+
+/// Two clips and a folder for their features.
+struct Place {
+    folder: tempfile::TempDir,
+    clips: Vec<Clip>,
+    cache: CacheRecipe,
+    encoder: serde_json::Value,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clip = |number: usize| {
+            let path = folder.path().join(format!("{number}.wav"));
+            tone(&path);
+            Clip {
+                id: format!("c{number}"),
+                audio: Some(path),
+                start: (number == 1).then_some(0.25),
+                ..Clip::default()
+            }
+        };
+        Self {
+            clips: vec![clip(0), clip(1)],
+            cache: CacheRecipe {
+                directory: folder.path().join("cache"),
+                ..CacheRecipe::default()
+            },
+            encoder: json!({
+                "kind": "audio_transformer", "seed": 1, "dim": 8, "depth": 1, "heads": 2, "intermediate": 8,
+                "front_end": {"mel": {"n_mels": 8}},
+            }),
+            folder,
+        }
+    }
+
+    fn try_read(&self) -> anyhow::Result<Got> {
+        let mut world = World::new();
+        world.config.inputs = serde_json::from_value(json!([
+            {"name": "a", "placeholder": "<a>", "encoder": self.encoder, "projector": {"kind": "mean"}},
+        ]))
+        .unwrap();
+        let reader = FeatureReader::new(&world.config, &device(), &self.cache)?;
+        let clips: Vec<&Clip> = self.clips.iter().collect();
+        let stop = AtomicBool::new(false);
+        let (encoded, _) = reader.read_all(&clips, 1.0, &|_| {}, &stop)?;
+        let stored = encoded
+            .iter()
+            .map(|clip| clip.features[0].as_ref().unwrap());
+        let _held = hold(stored.clone())?;
+        Ok(Got {
+            features: stored.map(|stored| stored.held().data.clone()).collect(),
+            built: reader.encoders_built(),
+            report: reader.report().unwrap_or_default(),
+        })
+    }
+
+    fn read(&self) -> Got {
+        self.try_read().unwrap()
+    }
+
+    fn entries(&self) -> Vec<PathBuf> {
+        let below = |folder: PathBuf| {
+            let entries = std::fs::read_dir(folder).unwrap();
+            entries.map(|entry| entry.unwrap().path())
+        };
+        let mut entries: Vec<PathBuf> = below(self.cache.directory.join("features"))
+            .flat_map(below)
+            .collect();
+        entries.sort();
+        entries
+    }
+}
+
+#[test]
+fn features_are_the_same_off_cold_warm_and_on_call() {
+    let mut place = Place::new();
+    let cold = place.read();
+    assert_eq!((cold.report.found, cold.report.made, cold.built), (0, 2, 1));
+    let warm = place.read();
+    assert_eq!((warm.report.found, warm.report.made), (2, 0));
+    assert_eq!(warm.built, 0, "no encoder is built where all is found");
+    place.cache.memory_gib = 0.0;
+    let on_call = place.read();
+    assert_eq!((on_call.report.found, on_call.built), (2, 0));
+    place.cache.enabled = false;
+    let each_time = place.read();
+    assert_eq!(each_time.built, 1);
+    place.cache.memory_gib = 1.0;
+    let off = place.read();
+    for got in [warm, on_call, each_time, off] {
+        assert_eq!(got.features, cold.features);
+    }
+    assert_ne!(
+        cold.features[0], cold.features[1],
+        "a part of a clip is another clip"
+    );
+}
+
+#[test]
+fn a_flipped_byte_is_noticed_and_the_features_made_again() {
+    for memory_gib in [1.0, 0.0] {
+        let mut place = Place::new();
+        place.cache.memory_gib = memory_gib;
+        let wanted = place.read().features;
+        let path = &place.entries()[0];
+        let whole = std::fs::read(path).unwrap();
+        let mut flipped = whole.clone();
+        let last = flipped.len() - 1;
+        flipped[last] ^= 1;
+        for bytes in [flipped, whole[..whole.len() / 2].to_vec(), Vec::new()] {
+            std::fs::write(path, bytes).unwrap();
+            let got = place.read();
+            assert_eq!(got.features, wanted);
+            assert_eq!((got.report.made, got.report.damaged.len()), (1, 1));
+            assert_eq!(std::fs::read(path).unwrap(), whole, "it is whole again");
+        }
+    }
+}
+
+#[test]
+fn other_media_and_other_encoders_are_not_found() {
+    let mut place = Place::new();
+    let first = place.read().features;
+    // The same bytes elsewhere are the same clip.
+    let moved = place.folder.path().join("moved.wav");
+    std::fs::rename(place.clips[0].audio.as_ref().unwrap(), &moved).unwrap();
+    place.clips[0].audio = Some(moved.clone());
+    let got = place.read();
+    assert_eq!((got.report.found, &got.features), (2, &first));
+    let mut bytes = std::fs::read(&moved).unwrap();
+    bytes[10_000] ^= 0x40;
+    std::fs::write(&moved, bytes).unwrap();
+    let got = place.read();
+    assert_eq!((got.report.found, got.report.made), (1, 1));
+    assert_ne!(got.features[0], first[0]);
+    place.encoder["seed"] = json!(2);
+    assert_eq!(place.read().report.found, 0);
+}
+
+#[test]
+fn weights_are_known_by_what_they_hold() {
+    let mut place = Place::new();
+    let seed = place.encoder.as_object_mut().unwrap().remove("seed");
+    assert_eq!(seed, Some(json!(1)));
+    let message = format!("{:#}", place.try_read().err().unwrap());
+    assert!(
+        message.contains("neither `weights` nor `seed`"),
+        "{message}"
+    );
+    let path = place.folder.path().join("w.safetensors");
+    place.encoder["weights"] = json!(path);
+    let message = format!("{:#}", place.try_read().err().unwrap());
+    assert!(
+        message.contains("w.safetensors") && message.contains("input `a`"),
+        "{message}"
+    );
+    // Where all is found nobody looks into the file, but it must be the same one: another is another encoder.
+    std::fs::write(&path, b"no weights at all").unwrap();
+    let message = format!("{:#}", place.try_read().err().unwrap());
+    assert!(message.contains("encoder of input `a`"), "{message}");
+}
+
+#[test]
+fn unusable_clips_are_looked_at_anew_and_need_no_encoder() {
+    let place = Place::new();
+    place.read();
+    let path = place.clips[0].audio.as_ref().unwrap();
+    std::fs::write(path, b"RIFF and no more").unwrap();
+    let read = || {
+        let world = world(1, "[]");
+        let reader = FeatureReader::new(&world.config, &device(), &place.cache).unwrap();
+        let clips: Vec<&Clip> = place.clips.iter().collect();
+        let stop = AtomicBool::new(false);
+        let (encoded, bad) = reader.read_all(&clips, 1.0, &|_| {}, &stop).unwrap();
+        assert_eq!(encoded.len(), 1);
+        (bad, reader.encoders_built())
+    };
+    let (cold, built) = read();
+    assert_eq!(built, 1);
+    let (warm, built) = read();
+    assert_eq!(built, 0);
+    assert_eq!(warm, cold);
+    assert_eq!(warm[0].id, "c0");
+}
+
+#[test]
+fn what_changes_after_the_start_is_told() {
+    let mut place = Place::new();
+    place.cache.memory_gib = 0.0;
+    let world = world(1, "[]");
+    let reader = FeatureReader::new(&world.config, &device(), &place.cache).unwrap();
+    let encoded = reader.read(&place.clips[0]).unwrap().unwrap();
+    let stored = encoded.features[0].as_ref();
+    std::fs::remove_dir_all(&place.cache.directory).unwrap();
+    assert!(hold(stored).is_ok(), "what the cache lost is made again");
+    std::fs::remove_dir_all(&place.cache.directory).unwrap();
+    tone(place.clips[0].audio.as_ref().unwrap());
+    assert!(hold(stored).is_ok(), "the same bytes");
+    std::fs::remove_dir_all(&place.cache.directory).unwrap();
+    std::fs::remove_file(place.clips[0].audio.as_ref().unwrap()).unwrap();
+    let message = hold(stored).unwrap_err().to_string();
+    assert!(
+        message.contains("clip c0 is no longer what it was"),
+        "{message}"
+    );
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use limbic_data::TextTokenizer;
 use limbic_llama::LlamaConfig;
 use limbic_model::{Artifact, Part, Published, write_decoder, write_directory};
-use limbic_weights::Weights;
+use limbic_weights::{Precision, Weights};
 
 use super::device;
 use crate::{Import, Model};
@@ -73,7 +73,7 @@ fn an_imported_checkpoint_is_an_ordinary_artifact() {
     }
     assert_eq!(got.tensors.len(), wanted.tensors.len() + 2);
     assert_eq!(read.config.run, "model");
-    Model::open(&out, &[device()]).unwrap();
+    Model::open(&out, &[device()], Precision::F32).unwrap();
 }
 
 #[test]

@@ -4,14 +4,14 @@ use limbic_model::{Part, Trainables};
 use limbic_weights::CounterRng;
 
 use super::{World, device};
-use crate::dataset::Drawn;
-use crate::{Dataset, LossMeans, LossRecipe, Replicas, StepGradient, Term};
+use crate::{Batching, Dataset, LossMeans, LossRecipe, Replicas, Shards, StepGradient, Term};
 
 struct Case {
     world: World,
     dataset: Dataset,
     dropout: f64,
     loss: LossRecipe,
+    batching: Batching,
 }
 
 /// Every objective, in a form that makes it depend on all samples where it can.
@@ -45,6 +45,7 @@ impl Case {
             dataset,
             dropout,
             loss,
+            batching: Batching::Padded,
         }
     }
 
@@ -55,7 +56,7 @@ impl Case {
         let trainables = Trainables::of(&model, &parts);
         let values: Tensor<1> = trainables.gather(&model);
         let drawn = self.dataset.draw(first, 8).unwrap();
-        let shards: Vec<&[Drawn]> = drawn.chunks(8 / shards).collect();
+        let shards = Shards::cut(drawn, shards, self.batching);
         let objectives = self.world.objectives(&self.loss, &self.dataset);
         let replicas = Replicas::new(&model, &vec![device(); devices]).unwrap();
         let key = CounterRng::new(5).index(first);
@@ -125,7 +126,7 @@ fn gathered_gradients_are_those_of_finite_differences() {
     let trainables = Trainables::of(&model, &[Part::Projectors, Part::Head]);
     let values: Tensor<1> = trainables.gather(&model);
     let drawn = case.dataset.draw(0, 8).unwrap();
-    let shards: Vec<&[Drawn]> = drawn.chunks(2).collect();
+    let shards = Shards::cut(drawn, 4, Batching::Padded);
     let objectives = case.world.objectives(&case.loss, &case.dataset);
     let replicas = Replicas::new(&model, &[device(), device()]).unwrap();
     let step = |values: &Tensor<1>| {
@@ -174,5 +175,38 @@ fn gathered_gradients_are_those_of_finite_differences() {
             got.abs() > 1e-3,
             "{name}: {got} is too small to tell anything"
         );
+    }
+}
+
+#[test]
+fn packed_shards_give_the_gradients_of_padded_ones() {
+    for loss in [two_losses(), all_losses()] {
+        for first in [0, 8] {
+            let padded = Case::new(0.0, loss.clone());
+            let packed = Case {
+                batching: Batching::Packed,
+                ..Case::new(0.0, loss.clone())
+            };
+            let (of_padded, wanted) = padded.gradient(first, 4, 2);
+            let (of_packed, got) = packed.gradient(first, 4, 2);
+            assert_eq!(of_packed.divisors, of_padded.divisors);
+            assert_eq!(of_packed.positions, of_padded.positions);
+            assert!(of_packed.slots < of_padded.slots);
+            for term in Term::ALL {
+                let (got, wanted) = (of_packed.sums[term], of_padded.sums[term]);
+                assert!(
+                    (got - wanted).abs() < 1e-6 * wanted.abs().max(1.0),
+                    "{term:?}"
+                );
+            }
+            let norm = |values: &mut dyn Iterator<Item = f32>| {
+                values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt()
+            };
+            let difference = norm(&mut got.iter().zip(&wanted).map(|(a, b)| a - b));
+            let share = difference / norm(&mut wanted.iter().copied());
+            assert!(share < 1e-6, "{share}");
+            // As many devices as there are, the same bits.
+            assert_eq!(packed.gradient(first, 4, 3).1, got);
+        }
     }
 }

@@ -1,0 +1,166 @@
+//! Cross-entropy of the next tokens of some positions, without ever holding the logits of all of them.
+//!
+//! The slope at the states follows from each chunk's logits while they are there, so that going back costs a product with
+//! it and no logits at all. Letters: N positions, D width, V vocabulary.
+
+#[cfg(feature = "flex")]
+use burn::tensor::TensorData;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
+
+use crate::lora::{project, with_dtype};
+use crate::{Dropout, Llama};
+
+/// Logits that are alive at a time: 32 MiB of F32.
+const LOGITS: usize = 8 << 20;
+
+impl Llama {
+    /// The cross-entropy of `targets` at `hidden_rows`, summed, through final norm and output layer.
+    ///
+    /// Exact, in chunks of positions. Gradients reach the states, the norm and the output layer where they are tracked.
+    ///
+    /// # Shapes
+    /// Rows of [`hidden_at`](Self::hidden_at) `[N, D]` and tokens `[N]` to `[1]`.
+    pub fn cross_entropy_sum(
+        &self,
+        hidden_rows: Tensor<2>,
+        targets: Tensor<1, Int>,
+        dropout: Dropout,
+    ) -> Tensor<1> {
+        let x = self.norm(hidden_rows);
+        let weight = match &self.lm_head {
+            Some(head) if !head.is_plain() => {
+                // An adapter's way back is burn's.
+                return on_tape(head.forward(x, dropout), targets);
+            }
+            Some(head) => head.weight.val(),
+            None => self.model.embed_tokens.weight.val(),
+        };
+        let plain = Chunks {
+            x: x.clone().without_autodiff(),
+            weight: weight.clone().without_autodiff(),
+            targets,
+        };
+        if !x.is_tracked() && !weight.is_tracked() {
+            return plain.run(Wanted::default()).loss;
+        }
+        let found = plain.run(Wanted {
+            x: x.is_tracked(),
+            weight: weight.is_tracked(),
+        });
+        let with_x = match found.x {
+            None => found.loss,
+            Some(slope) => with_slope(found.loss, x, slope),
+        };
+        match found.weight {
+            None => with_x,
+            Some(slope) => with_slope(with_x, weight, slope),
+        }
+    }
+}
+
+/// `value`, with this slope at `x`: what is added is zero to the bit.
+fn with_slope(value: Tensor<1>, x: Tensor<2>, slope: Tensor<2>) -> Tensor<1> {
+    let pull = (with_dtype(x, DType::F32) * slope).sum();
+    value + (pull.clone() - pull.without_autodiff())
+}
+
+fn on_tape(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let chosen = log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1));
+    chosen.sum().neg()
+}
+
+/// Positions to be gone through in chunks, all plain.
+struct Chunks {
+    /// `[N, D]`
+    x: Tensor<2>,
+    /// `[V, D]`
+    weight: Tensor<2>,
+    /// `[N]`
+    targets: Tensor<1, Int>,
+}
+
+/// Which slopes are asked for.
+#[derive(Default)]
+struct Wanted {
+    x: bool,
+    weight: bool,
+}
+
+struct Found {
+    loss: Tensor<1>,
+    /// `[N, D]`
+    x: Option<Tensor<2>>,
+    /// `[V, D]`
+    weight: Option<Tensor<2>>,
+}
+
+impl Chunks {
+    fn run(&self, wanted: Wanted) -> Found {
+        let [positions, _] = self.x.dims();
+        let [vocabulary, width] = self.weight.dims();
+        let device = self.x.device();
+        let size = (LOGITS / vocabulary).max(1);
+        let mut loss = Tensor::<1>::zeros([1], &device);
+        let mut x_slopes = Vec::new();
+        let mut weight_slope: Option<Tensor<2>> = None;
+        for first in (0..positions).step_by(size) {
+            let count = size.min(positions - first);
+            let x = self.x.clone().narrow(0, first, count);
+            let targets = self.targets.clone().narrow(0, first, count);
+            let logits = project(x.clone(), self.weight.clone());
+            let (of_chunk, slope) = loss_and_slope(logits, targets);
+            loss = loss + of_chunk;
+            if wanted.x {
+                let weight = self.weight.clone();
+                let slope = with_dtype(slope.clone(), weight.dtype());
+                x_slopes.push(with_dtype(slope.matmul(weight), DType::F32));
+            }
+            if wanted.weight {
+                let of_chunk = slope.transpose().matmul(x);
+                weight_slope = Some(match weight_slope {
+                    None => of_chunk,
+                    Some(sum) => sum + of_chunk,
+                });
+            }
+        }
+        let empty = || Tensor::zeros([vocabulary, width], &device);
+        Found {
+            loss,
+            x: wanted.x.then(|| match x_slopes.is_empty() {
+                true => self.x.zeros_like(),
+                false => Tensor::cat(x_slopes, 0),
+            }),
+            weight: wanted.weight.then(|| weight_slope.unwrap_or_else(empty)),
+        }
+    }
+}
+
+/// The loss of a chunk, `[1]`, and its slope at the logits, `softmax(logits) - [target]`.
+fn loss_and_slope(logits: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<2>) {
+    #[cfg(feature = "flex")]
+    if crate::fused::Host::of(&logits).is_some() {
+        return on_cpu(logits, targets);
+    }
+    let log_shares = log_softmax(logits, 1);
+    let targets: Tensor<2, Int> = targets.unsqueeze_dim(1);
+    let chosen = log_shares.clone().gather(1, targets.clone());
+    let less = chosen.ones_like().neg();
+    let slope = log_shares
+        .exp()
+        .scatter(1, targets, less, IndexingUpdateOp::Add);
+    (chosen.sum().neg(), slope)
+}
+
+/// The same in the logits' own memory.
+#[cfg(feature = "flex")]
+fn on_cpu(logits: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<2>) {
+    let device = logits.device();
+    let shape = logits.dims();
+    let targets: Vec<u32> = targets.into_data().iter::<u32>().collect();
+    let numbers = logits.into_data().try_into_vec::<f32>();
+    let mut numbers = numbers.expect("logits on this backend were seen to be F32");
+    let loss = limbic_kernels::cross_entropy(&mut numbers, &targets);
+    let slope = Tensor::from_data(TensorData::new(numbers, shape), &device);
+    (Tensor::from_data([loss as f32], &device), slope)
+}

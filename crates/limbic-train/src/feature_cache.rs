@@ -1,0 +1,360 @@
+//! Features on disk, addressed by all that they are a function of. Any number of processes may fill and read one cache.
+//!
+//! ```text
+//! features/ab/abcd....features    one encoder's view of one clip (see `cache_entry.rs`)
+//! digests/12/12ab...              SHA-256 of a file of weights or media (see `file_digest.rs`)
+//! ```
+//!
+//! Nothing that goes wrong here ends a run: what cannot be read is made again, what cannot be written is made again the
+//! next time, and both are told. Clips that are unusable have no entry, so that they are looked at anew in each run.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use limbic_encoders::Features;
+
+use crate::cache_entry::{self, Unread};
+use crate::file_digest::FileDigests;
+use crate::loose_file::PARTIAL;
+use crate::recipe::CacheRecipe;
+
+/// Uses of an entry that are closer than this count as one: a read need not write.
+const SAME_USE: Duration = Duration::from_secs(3600);
+/// No file takes so long to be written: whoever began it has been killed.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+/// Room that is made at once, as a share of the whole, so that it is not made for every file.
+const MARGIN: u64 = 16;
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// The cache of a recipe.
+#[derive(Debug)]
+pub(crate) struct FeatureCache {
+    folder: PathBuf,
+    most_bytes: u64,
+    pub(crate) digests: FileDigests,
+    /// Bytes of all entries when they were last counted and of what was added since; `None` before that.
+    size: Mutex<Option<Size>>,
+    found: AtomicU64,
+    made: AtomicU64,
+    bytes: AtomicU64,
+    removed: AtomicU64,
+    damaged: Mutex<Vec<String>>,
+    unwritten: Mutex<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    counted: u64,
+    added: u64,
+}
+
+/// What a cache was good for so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheReport {
+    /// Entries that were found, whole.
+    pub found: u64,
+    /// Features that were made and written.
+    pub made: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Entries that were removed to make room.
+    pub removed: u64,
+    /// Entries that were not as they had been written, and therefore made again.
+    pub damaged: Vec<String>,
+    /// Entries that could not be written.
+    pub unwritten: Vec<String>,
+}
+
+impl FeatureCache {
+    /// The cache that `recipe` describes; `None` where it is turned off. Nothing is touched yet.
+    pub(crate) fn new(recipe: &CacheRecipe) -> Option<Self> {
+        recipe.enabled.then(|| Self {
+            folder: recipe.directory.join("features"),
+            most_bytes: (recipe.max_gib * GIB) as u64,
+            digests: FileDigests::new(recipe.directory.join("digests")),
+            size: Mutex::default(),
+            found: AtomicU64::default(),
+            made: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            removed: AtomicU64::default(),
+            damaged: Mutex::default(),
+            unwritten: Mutex::default(),
+        })
+    }
+
+    /// The features under `key`, and `None` in their place for a clip that has nothing of the medium.
+    pub(crate) fn get(&self, key: &str) -> Option<Option<Features>> {
+        self.find(key, cache_entry::read)
+    }
+
+    /// Number and size of the features under `key`, likewise. The values are verified when they are read.
+    pub(crate) fn shape(&self, key: &str) -> Option<Option<(usize, usize)>> {
+        self.find(key, cache_entry::shape)
+    }
+
+    /// Counts an entry that spared its clip the encoder.
+    pub(crate) fn count_found(&self) {
+        self.found.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn find<T>(&self, key: &str, read: fn(&Path, &str) -> Result<T, Unread>) -> Option<T> {
+        let path = self.path(key);
+        match read(&path, key) {
+            Ok(found) => {
+                note_use(&path);
+                Some(found)
+            }
+            Err(Unread::Absent) => None,
+            Err(Unread::Damaged(problem)) => {
+                lock(&self.damaged).push(format!("{}: {problem}", path.display()));
+                None
+            }
+        }
+    }
+
+    /// Writes features under `key`, and makes room for them where the cache is full.
+    pub(crate) fn put(&self, key: &str, features: Option<&Features>) {
+        let path = self.path(key);
+        match cache_entry::write(&path, key, features) {
+            Ok(bytes) => {
+                self.made.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.grow(bytes);
+            }
+            Err(error) => lock(&self.unwritten).push(format!("{}: {error}", path.display())),
+        }
+    }
+
+    /// What it was good for so far.
+    pub(crate) fn report(&self) -> CacheReport {
+        CacheReport {
+            found: self.found.load(Ordering::Relaxed),
+            made: self.made.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            removed: self.removed.load(Ordering::Relaxed),
+            damaged: lock(&self.damaged).clone(),
+            unwritten: lock(&self.unwritten).clone(),
+        }
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        let folder = self.folder.join(&key[..2]);
+        folder.join(format!("{key}.features"))
+    }
+
+    /// Counts what was added. Others add too, so all is counted anew from time to time.
+    fn grow(&self, bytes: u64) {
+        let mut size = lock(&self.size);
+        let is_due = match &mut *size {
+            Some(Size { counted, added }) => {
+                *added += bytes;
+                *added > self.most_bytes / MARGIN || *counted + *added > self.most_bytes
+            }
+            None => true,
+        };
+        if is_due {
+            *size = Some(Size {
+                counted: self.sweep(),
+                added: 0,
+            });
+        }
+    }
+
+    /// Removes the entries that were not used for longest until the rest fits; the bytes that are left. What is being
+    /// written is none of its business, but for what was abandoned long ago.
+    fn sweep(&self) -> u64 {
+        let mut entries = Vec::new();
+        let mut total = 0;
+        for file in files(&self.folder) {
+            let path = file.path();
+            let Ok(found) = file.metadata() else { continue };
+            let Ok(used) = found.modified() else { continue };
+            if path.to_string_lossy().ends_with(PARTIAL) {
+                if is_older(used, ABANDONED) {
+                    // Another process may have been quicker.
+                    let _ = fs::remove_file(path);
+                }
+                continue;
+            }
+            total += found.len();
+            entries.push((used, path, found.len()));
+        }
+        if total <= self.most_bytes {
+            return total;
+        }
+        entries.sort();
+        let wanted = self.most_bytes - self.most_bytes / MARGIN;
+        for (_, path, bytes) in entries {
+            if total <= wanted {
+                break;
+            }
+            if fs::remove_file(&path).is_ok() {
+                self.removed.fetch_add(1, Ordering::Relaxed);
+            }
+            total -= bytes;
+        }
+        total
+    }
+}
+
+impl CacheReport {
+    /// In words, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        const SHOWN: usize = 3;
+        let mut lines = vec![format!(
+            "features: {} found in the cache, {} made",
+            self.found, self.made
+        )];
+        for (what, problems) in [
+            ("damaged, made again", &self.damaged),
+            ("not written, so made again next time", &self.unwritten),
+        ] {
+            if !problems.is_empty() {
+                lines.push(format!("features: {} entries were {what}:", problems.len()));
+                let shown = problems.iter().take(SHOWN);
+                lines.extend(shown.map(|problem| format!("  {problem}")));
+            }
+        }
+        if self.removed > 0 {
+            lines.push(format!(
+                "features: {} entries, the longest unused, were removed to keep within `cache.max_gib`",
+                self.removed
+            ));
+        }
+        lines
+    }
+}
+
+/// The files one level below `folder`.
+fn files(folder: &Path) -> impl Iterator<Item = fs::DirEntry> {
+    let below = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    below(folder.to_path_buf()).flat_map(move |folder| below(folder.path()))
+}
+
+/// Marks an entry as used now. In a folder that belongs to another this may be refused, and then others do it.
+fn note_use(path: &Path) {
+    let used = fs::metadata(path).and_then(|found| found.modified());
+    if used.is_ok_and(|used| is_older(used, SAME_USE)) {
+        let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+}
+
+fn is_older(time: SystemTime, than: Duration) -> bool {
+    time.elapsed().is_ok_and(|since| since > than)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .expect("nobody panics while holding a lock of the cache")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(folder: &Path, max_bytes: u64) -> FeatureCache {
+        let recipe = CacheRecipe {
+            directory: folder.to_path_buf(),
+            max_gib: max_bytes as f64 / GIB,
+            ..CacheRecipe::default()
+        };
+        FeatureCache::new(&recipe).unwrap()
+    }
+
+    fn features(value: f32) -> Features {
+        Features {
+            length: 250,
+            dim: 1,
+            data: vec![value; 250],
+        }
+    }
+
+    #[test]
+    fn the_longest_unused_entries_make_room_and_what_is_being_written_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys: Vec<String> = (0..12).map(|number| format!("{number:064}")).collect();
+        // Each takes between 1000 and 1500 bytes.
+        let filled = cache(folder.path(), 1 << 30);
+        for (number, key) in keys[..8].iter().enumerate() {
+            filled.put(key, Some(&features(number as f32)));
+            let age = Duration::from_secs(100_000 - 10_000 * number as u64);
+            let file = File::open(filled.path(key)).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+        let partial = |name: &str, age: u64| {
+            let path = folder.path().join("features/00").join(name);
+            let file = File::create(&path).unwrap();
+            let age = Duration::from_secs(age);
+            file.set_modified(SystemTime::now() - age).unwrap();
+            path
+        };
+        let [young, old] = [
+            partial(".a.partial", 3000),
+            partial(".b.partial", 1_000_000),
+        ];
+        // The first is the oldest, but it is used again.
+        assert!(filled.get(&keys[0]).is_some());
+        let small = cache(folder.path(), 6000);
+        small.put(&keys[8], Some(&features(8.0)));
+        let left: Vec<bool> = keys.iter().map(|key| small.path(key).exists()).collect();
+        assert!(left[0] && left[8] && !left[1] && !left[2], "{left:?}");
+        let size: u64 = files(&small.folder)
+            .map(|file| file.metadata().unwrap().len())
+            .sum();
+        assert!((3000..=6000).contains(&size), "{size}");
+        assert!(small.report().removed >= 4);
+        assert!(young.exists() && !old.exists());
+        // It goes on within its bound.
+        for key in &keys {
+            small.put(key, Some(&features(1.0)));
+        }
+        let size: u64 = files(&small.folder)
+            .map(|file| file.metadata().unwrap().len())
+            .sum();
+        assert!(size <= 6000, "{size}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_and_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("features"), b"no folder").unwrap();
+        let cache = cache(folder.path(), 1 << 30);
+        let key = "0".repeat(64);
+        cache.put(&key, Some(&features(1.0)));
+        assert!(cache.get(&key).is_none());
+        let report = cache.report();
+        assert_eq!((report.made, report.unwritten.len()), (0, 1));
+        assert!(
+            report
+                .lines()
+                .iter()
+                .any(|line| line.contains("not written"))
+        );
+    }
+
+    #[test]
+    fn several_fill_one_cache_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys: Vec<String> = (0..20).map(|number| format!("{number:064}")).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let cache = cache(folder.path(), 1 << 30);
+                    for (number, key) in keys.iter().enumerate() {
+                        let wanted = features(number as f32);
+                        match cache.get(key) {
+                            Some(found) => assert_eq!(found, Some(wanted)),
+                            None => cache.put(key, Some(&wanted)),
+                        }
+                    }
+                    assert_eq!(cache.report().damaged, Vec::<String>::new());
+                });
+            }
+        });
+        assert_eq!(files(&folder.path().join("features")).count(), keys.len());
+    }
+}
