@@ -61,6 +61,13 @@ pub struct Kept {
     low: [Buffer; 7],
 }
 
+impl Kept {
+    /// Keys, turned to their positions, and values of all rows, `[T, K·E]` each.
+    pub fn keys_and_values(self) -> [Buffer; 2] {
+        [self.key, self.value]
+    }
+}
+
 /// Slopes at a layer's numbers, of those that are trained.
 #[derive(Debug)]
 pub struct BlockGradients {

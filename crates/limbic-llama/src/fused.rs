@@ -15,7 +15,7 @@ use limbic_kernels::{
 use crate::norm::RmsNorm;
 use crate::rope::half_tables;
 use crate::tape::{Recompute, Slopes};
-use crate::{Block, Dropout, LlamaConfig, LoraLinear, Padding};
+use crate::{Block, Dropout, KvCache, LlamaConfig, LoraLinear, Padding};
 
 /// A stack of blocks in one pass.
 #[derive(Debug)]
@@ -312,6 +312,23 @@ impl Fused {
         let mut x = self.input(embeddings);
         for number in 0..self.blocks.len() {
             x = self.with_block(number, |block| block.forward(&x).0);
+        }
+        self.output(x)
+    }
+
+    /// The same; keys and values of all rows go into `cache`, which holds none yet.
+    pub(crate) fn fill(&self, embeddings: Tensor<3>, cache: &mut KvCache) -> Tensor<2> {
+        let [rows, slots, _] = embeddings.dims();
+        let shape = [rows, slots, self.shape.groups, self.shape.head_dim];
+        let mut x = self.input(embeddings);
+        for (number, cache) in cache.layers.iter_mut().enumerate() {
+            let (y, kept) = self.with_block(number, |block| block.forward(&x));
+            let [keys, values] = kept.keys_and_values().map(|numbers| {
+                let data = TensorData::new(numbers.into_vec(), shape);
+                Tensor::<4>::from_data(data, &self.device).swap_dims(1, 2)
+            });
+            cache.append(keys, values);
+            x = y;
         }
         self.output(x)
     }

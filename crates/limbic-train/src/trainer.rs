@@ -9,7 +9,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use limbic_llama::Sampling;
 use limbic_model::{Alignment, Part, Trainables, write_directory};
-use limbic_weights::{CounterRng, ParameterTable, Precision, Weights};
+use limbic_weights::{CounterRng, ParameterTable, Precision, TensorDigest};
 
 use crate::ahead::Ahead;
 use crate::batching::Shards;
@@ -445,7 +445,7 @@ fn samples_per_step(recipe: &Recipe) -> usize {
 
 fn frozen_sha256(setup: &Setup) -> String {
     let frozen = |name: &str| !setup.trainables.contains(name);
-    Weights::collect_only(&setup.artifact.model, frozen).sha256()
+    TensorDigest::of_module(&setup.artifact.model, frozen).finish()
 }
 
 /// Names and values of an evaluation, for the log.
