@@ -53,7 +53,7 @@ DOCS_RS=1 cargo rustc --release --bin limbic --features cuda-nvrtc "$@" -- \
 cp "$built" "$out/limbic"
 cp "$links/$library" "$out/$library"
 
-missing=$(ldd -r "$out/limbic" 2>&1 | sed -n 's/^undefined symbol: \([^ ,]*\).*/\1/p' | sort -u)
+missing=$(ldd -r "$out/limbic" 2>&1 | sed -n 's/^undefined symbol: \([[:alnum:]_]*\).*/\1/p' | sort -u)
 [ -n "$missing" ] || fail "the program lacks no function of LLVM, which is not what this script expects: LLVM may be \
 installed here, and then cargo build --release --features cuda builds without this script"
 foreign=$(grep -v -E '^(LLVM|cubecl_)' <<<"$missing" || true)
