@@ -45,8 +45,8 @@ impl TensorDigest {
 
     /// The same, with the values in a precision of their own.
     fn update_data(&mut self, name: &str, data: TensorData) {
-        let shape = data.shape.to_vec();
-        match data.dtype {
+        let shape = data.shape().to_vec();
+        match data.dtype() {
             DType::F16 => self.put(name, &shape, slice::<f16>(&data), |value| value.to_f32()),
             DType::BF16 => self.put(name, &shape, slice::<bf16>(&data), |value| value.to_f32()),
             _ => self.update(name, &shape, slice(&data.convert_dtype(DType::F32))),
