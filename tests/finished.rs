@@ -283,6 +283,31 @@ fn infer_answers_about_a_clip() {
     assert_eq!(probabilities.len(), 6);
     assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-5);
     assert_eq!(answer["absent"], serde_json::json!([]));
+    assert_eq!(answer["answers"], Value::Null);
+    let said = workplace
+        .run(&[
+            "infer",
+            "stage2",
+            "--clip",
+            clip,
+            "--json",
+            "--question",
+            "What is heard?",
+            "--question",
+            "Who is it?",
+        ])
+        .succeeded();
+    let more: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(
+        (&more["answer"], &more["rationale"]),
+        (&answer["answer"], &answer["rationale"])
+    );
+    let questions = more["answers"].as_array().unwrap();
+    let asked: Vec<&str> = questions
+        .iter()
+        .map(|q| q["question"].as_str().unwrap())
+        .collect();
+    assert_eq!(asked, ["What is heard?", "Who is it?"]);
     workplace
         .run(&["infer", "stage2", "--clip", "nowhere.mp4"])
         .failed(3, &["nowhere.mp4"]);

@@ -164,6 +164,9 @@ pub(crate) struct InferArgs {
     /// What is said in it
     #[arg(long)]
     pub(crate) transcript: Option<String>,
+    /// Ask this too; may be given several times
+    #[arg(long)]
+    pub(crate) question: Vec<String>,
     /// Draw words at this temperature; 0 takes the likeliest
     #[arg(long, default_value_t = 0.0, value_parser = temperature)]
     pub(crate) temperature: f64,

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
         top_p: args.top_p,
         seed: args.seed,
     };
-    let answer = model.ask(&clip, &sampling)?;
+    let answer = model.ask(&clip, &args.question, &sampling)?;
     if args.json {
         println!("{}", serde_json::to_string(&answer)?);
         return Ok(());
@@ -50,6 +50,10 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     }
     if let Some(rationale) = &answer.rationale {
         println!("rationale  {rationale}");
+    }
+    for answered in &answer.answers {
+        println!("question   {}", answered.question);
+        println!("answer     {}", answered.answer);
     }
     Ok(())
 }

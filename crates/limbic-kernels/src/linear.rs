@@ -98,22 +98,14 @@ impl Linear<'_> {
             weight.transposed(),
             1.0,
         );
-        let low = match &self.adapter {
-            None => Buffer::default(),
-            Some(adapter) => {
-                let rank = adapter.rank(self.input);
-                let thinned = adapter.thinned(x);
-                let input = Matrix::new(thinned.as_deref().unwrap_or(x), rows, self.input);
-                let mut low = Buffer::stale(rows * rank);
-                let a = Matrix::new(adapter.a, rank, self.input).transposed();
-                multiply(MatrixMut::new(&mut low, rows, rank), false, input, a, 1.0);
-                let b = Matrix::new(adapter.b, self.output, rank).transposed();
-                let narrow = Matrix::new(&low, rows, rank);
-                let out = MatrixMut::new(&mut y, rows, self.output);
-                multiply(out, true, narrow, b, adapter.scale);
-                low
-            }
-        };
+        let low = self.low(x);
+        if let Some(adapter) = &self.adapter {
+            let rank = adapter.rank(self.input);
+            let b = Matrix::new(adapter.b, self.output, rank).transposed();
+            let narrow = Matrix::new(&low, rows, rank);
+            let out = MatrixMut::new(&mut y, rows, self.output);
+            multiply(out, true, narrow, b, adapter.scale);
+        }
         if let Some(bias) = self.bias {
             for_rows(&mut y, self.output, |_, y| {
                 for y in y.chunks_exact_mut(self.output) {
@@ -125,6 +117,23 @@ impl Linear<'_> {
             });
         }
         (y, low)
+    }
+
+    /// `x Aᵀ`; nothing without an adapter.
+    ///
+    /// # Shapes
+    /// `[N, in]` to `[N, r]`.
+    pub(crate) fn low(&self, x: &[f32]) -> Buffer {
+        let Some(adapter) = &self.adapter else {
+            return Buffer::default();
+        };
+        let (rows, rank) = (x.len() / self.input, adapter.rank(self.input));
+        let thinned = adapter.thinned(x);
+        let input = Matrix::new(thinned.as_deref().unwrap_or(x), rows, self.input);
+        let mut low = Buffer::stale(rows * rank);
+        let a = Matrix::new(adapter.a, rank, self.input).transposed();
+        multiply(MatrixMut::new(&mut low, rows, rank), false, input, a, 1.0);
+        low
     }
 
     /// Slopes at the layer's numbers, and the one at x added to `x_slope`, where that is asked for.

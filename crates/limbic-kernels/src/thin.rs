@@ -23,13 +23,17 @@ pub enum Stored<'a> {
 }
 
 /// Up to so many rows, this beats a general product.
-pub const MOST_THIN_ROWS: usize = 16;
+pub const MOST_THIN_ROWS: usize = 32;
 
 /// Weights of a piece of work: enough for what a thread takes to begin.
 const PIECE: usize = 64 * 1024;
 
 /// Rows of the matrix that are taken together, so that a row of `x` is read once for all of them.
 const TOGETHER: usize = 4;
+
+/// Rows of `x` that are taken together, so that a row of the matrix is read once for all of them. Their sums with two
+/// rows of the matrix, or those of half as many with four, fit into registers.
+const AT_ONCE: usize = 8;
 
 /// `out = x Wᵀ`, sums in F32. A row's numbers do not depend on how many others there are.
 ///
@@ -86,8 +90,15 @@ pub fn thin_product(out: &mut [f32], x: &[f32], weight: Stored, [output, input]:
                         wide
                     }
                 };
-                for (out, x) in out.chunks_mut(4).zip(x.chunks(4)) {
-                    tile(arch, out, first, x, weights);
+                for (out, x) in out.chunks_mut(AT_ONCE).zip(x.chunks(AT_ONCE)) {
+                    let height = if x.len() > AT_ONCE / 2 {
+                        TOGETHER / 2
+                    } else {
+                        TOGETHER
+                    };
+                    for (tile, weights) in weights.chunks(height * input).enumerate() {
+                        multiply_tile(arch, out, first + tile * height, x, weights);
+                    }
                 }
             }
         });
@@ -111,7 +122,7 @@ fn widen(wide: &mut [f32], weights: &[bf16]) {
 }
 
 /// A few rows of `x` with a few rows of the matrix, which lie in `weights` one after the other.
-fn tile(arch: Arch, out: &mut [&mut [f32]], first: usize, x: &[&[f32]], weights: &[f32]) {
+fn multiply_tile(arch: Arch, out: &mut [&mut [f32]], first: usize, x: &[&[f32]], weights: &[f32]) {
     let input = x[0].len();
     let height = weights.len() / input;
     let row = |index: usize| &weights[index * input..(index + 1) * input];
@@ -126,15 +137,15 @@ fn tile(arch: Arch, out: &mut [&mut [f32]], first: usize, x: &[&[f32]], weights:
                         out[first..first + $height].copy_from_slice(&sums);
                     }
                 })*
-                rows => unreachable!("{rows} rows in a tile of four"),
+                rows => unreachable!("{rows} rows of {height} weights in a tile"),
             }
         };
     }
     match height {
         4 => sums!(4, 1 2 3 4),
         3 => sums!(3, 1 2 3 4),
-        2 => sums!(2, 1 2 3 4),
-        _ => sums!(1, 1 2 3 4),
+        2 => sums!(2, 1 2 3 4 5 6 7 8),
+        _ => sums!(1, 1 2 3 4 5 6 7 8),
     }
 }
 
@@ -195,7 +206,7 @@ mod tests {
     fn products_are_sums_of_products_whatever_the_other_rows() {
         for [output, input] in [[1, 1], [7, 5], [130, 700], [515, 1030]] {
             let w = numbers(output * input, 1);
-            let all = numbers(9 * input, 2);
+            let all = numbers(11 * input, 2);
             let mut alone = Vec::new();
             for x in all.chunks_exact(input) {
                 let mut out = vec![f32::NAN; output];
@@ -206,7 +217,7 @@ mod tests {
             for (got, wanted) in alone.iter().zip(&exact) {
                 assert!((got - wanted).abs() < 1e-4, "{got} {wanted}");
             }
-            for rows in 1..=9 {
+            for rows in 1..=11 {
                 let mut out = vec![f32::NAN; rows * output];
                 thin_product(
                     &mut out,

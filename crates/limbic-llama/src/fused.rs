@@ -15,7 +15,7 @@ use limbic_kernels::{
 use crate::norm::RmsNorm;
 use crate::rope::half_tables;
 use crate::tape::{Recompute, Slopes};
-use crate::{Block, Dropout, LlamaConfig, LoraLinear, Padding};
+use crate::{Block, Dropout, KvCache, LlamaConfig, LoraLinear, Padding};
 
 /// A stack of blocks in one pass.
 #[derive(Debug)]
@@ -316,6 +316,23 @@ impl Fused {
         self.output(x)
     }
 
+    /// The same; keys and values of all rows go into `cache`, which holds none yet.
+    pub(crate) fn fill(&self, embeddings: Tensor<3>, cache: &mut KvCache) -> Tensor<2> {
+        let [rows, slots, _] = embeddings.dims();
+        let shape = [rows, slots, self.shape.groups, self.shape.head_dim];
+        let mut x = self.input(embeddings);
+        for (number, cache) in cache.layers.iter_mut().enumerate() {
+            let (y, kept) = self.with_block(number, |block| block.forward(&x));
+            let [keys, values] = kept.keys_and_values().map(|numbers| {
+                let data = TensorData::new(numbers.into_vec(), shape);
+                Tensor::<4>::from_data(data, &self.device).swap_dims(1, 2)
+            });
+            cache.append(keys, values);
+            x = y;
+        }
+        self.output(x)
+    }
+
     /// The same, keeping what the way back needs.
     pub(crate) fn record(
         mut self,
@@ -326,7 +343,9 @@ impl Fused {
         let mut x = self.input(embeddings);
         for number in 0..self.blocks.len() {
             let (y, kept) = self.with_block(number, |block| block.forward(&x));
-            let kept = (recompute == Recompute::None).then_some(kept);
+            // The last one's way back begins at once.
+            let is_last = number + 1 == self.blocks.len();
+            let kept = (is_last || recompute == Recompute::None).then_some(kept);
             self.steps.push(Step { input: x, kept });
             x = y;
         }
@@ -346,7 +365,7 @@ impl Fused {
             let Step { input, kept } = self.steps.pop().expect("one step a block");
             let wants_x = number > 0 || wants_input;
             let (at_input, gradients) = self.with_block(number, |block| {
-                let kept = kept.unwrap_or_else(|| block.forward(&input).1);
+                let kept = kept.unwrap_or_else(|| block.again(&input));
                 block.backward(&input, kept, slope, wants_x)
             });
             self.add(number, gradients, slopes);

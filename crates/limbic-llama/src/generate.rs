@@ -12,6 +12,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use limbic_weights::CounterRng;
 
+use crate::fused::Fused;
 use crate::prefix::{Span, WORTH_A_PASS, passes};
 use crate::{Dropout, KvCache, Llama, LlamaConfig, LlamaError, Padding, Sampling};
 
@@ -133,13 +134,12 @@ impl Prefilled {
                     gaps.push(first..first + pad);
                 }
             }
-            let padding = Padding::Gaps(gaps.clone());
-            hidden = Some(llama.hidden(input, &padding, Some(&mut cache), Dropout::OFF));
+            hidden = Some(read(&llama, input, &gaps, &mut cache));
         }
         Ok(Self {
             llama,
             ids: prompts.iter().map(|prompt| prompt.id).collect(),
-            hidden: last_of(hidden.expect("there is a last pass")),
+            hidden: hidden.expect("there is a last pass"),
             cache,
             gaps,
             room: max_new_tokens,
@@ -216,8 +216,7 @@ impl Prefilled {
                 next = live.iter().map(|row| next[*row]).collect();
             }
             let input = llama.embed(one_each(&next, &device));
-            let padding = Padding::Gaps(gaps.clone());
-            hidden = last_of(llama.hidden(input, &padding, Some(&mut cache), Dropout::OFF));
+            hidden = read(&llama, input, &gaps, &mut cache);
         }
         Ok(texts)
     }
@@ -262,10 +261,30 @@ fn left_padded(prompts: &[Prompt], pass: &[Span]) -> (Tensor<3>, Vec<usize>) {
     (Tensor::stack(rows.collect(), 0), pads)
 }
 
-/// The last slot of each row, `[B, L, D]` to `[B, D]`.
-fn last_of(hidden: Tensor<3>) -> Tensor<2> {
-    let last = hidden.dims()[1] - 1;
-    hidden.narrow(1, last, 1).squeeze_dim(1)
+/// The output of the last block in the last slot of each row, `[B, L, D]` to `[B, D]`. The cache takes up all slots.
+///
+/// What goes into an empty cache is a pass like those of training, and runs as whole blocks where these do.
+fn read(
+    llama: &Llama,
+    input: Tensor<3>,
+    gaps: &[Vec<Range<usize>>],
+    cache: &mut KvCache,
+) -> Tensor<2> {
+    let [rows, slots, _] = input.dims();
+    let pads = gaps.iter().map(|gaps| gaps.iter().map(Range::len).sum());
+    let pads: Vec<usize> = pads.collect();
+    if cache.length() == 0 && pads.iter().all(|pad| *pad < slots) {
+        let padding = Padding::Left(pads);
+        let ends: Vec<usize> = (1..=rows).map(|row| row * slots - 1).collect();
+        let (blocks, config) = (&llama.model.layers, llama.config());
+        let fused = Fused::of(blocks, config, &input, &padding, &ends, Dropout::OFF);
+        if let Some(fused) = fused {
+            return fused.fill(input, cache);
+        }
+    }
+    let padding = Padding::Gaps(gaps.to_vec());
+    let hidden = llama.hidden(input, &padding, Some(cache), Dropout::OFF);
+    hidden.narrow(1, slots - 1, 1).squeeze_dim(1)
 }
 
 /// One token for each row, `[B, 1]`.

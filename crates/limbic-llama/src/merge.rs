@@ -130,7 +130,8 @@ pub fn decoder_digest(folder: &Path) -> Result<String, LlamaError> {
     let names: Vec<String> = checkpoint.names().map(str::to_string).collect();
     let mut digest = TensorDigest::default();
     for name in names {
-        digest.update(&name, &checkpoint.take(&name)?);
+        let tensor = checkpoint.take(&name)?;
+        digest.update(&name, &tensor.shape, &tensor.values);
     }
     Ok(digest.finish())
 }

@@ -41,13 +41,11 @@ impl Llama {
             weight: weight.clone().without_autodiff(),
             targets,
         };
-        if !x.is_tracked() && !weight.is_tracked() {
-            return plain.run(Wanted::default()).loss;
-        }
-        let found = plain.run(Wanted {
+        let wanted = Wanted {
             x: x.is_tracked(),
             weight: weight.is_tracked(),
-        });
+        };
+        let found = plain.run(wanted, (LOGITS / self.config().vocab_size).max(1));
         let with_x = match found.x {
             None => found.loss,
             Some(slope) => with_slope(found.loss, x, slope),
@@ -81,7 +79,7 @@ struct Chunks {
 }
 
 /// Which slopes are asked for.
-#[derive(Default)]
+#[derive(Clone, Copy)]
 struct Wanted {
     x: bool,
     weight: bool,
@@ -96,11 +94,11 @@ struct Found {
 }
 
 impl Chunks {
-    fn run(&self, wanted: Wanted) -> Found {
+    /// Goes through `size` positions at a time.
+    fn run(&self, wanted: Wanted, size: usize) -> Found {
         let [positions, _] = self.x.dims();
         let [vocabulary, width] = self.weight.dims();
         let device = self.x.device();
-        let size = (LOGITS / vocabulary).max(1);
         let mut loss = Tensor::<1>::zeros([1], &device);
         let mut x_slopes = Vec::new();
         let mut weight_slope: Option<Tensor<2>> = None;
@@ -163,4 +161,76 @@ fn on_cpu(logits: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<2>) 
     let loss = limbic_kernels::cross_entropy(&mut numbers, &targets);
     let slope = Tensor::from_data(TensorData::new(numbers, shape), &device);
     (Tensor::from_data([loss as f32], &device), slope)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution, TensorData};
+
+    use super::*;
+
+    fn host(x: Tensor<2>) -> Vec<f32> {
+        x.into_data().try_into_vec().unwrap()
+    }
+
+    fn assert_close(got: &[f32], wanted: &[f32], what: &str) {
+        let largest = wanted.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        for (got, wanted) in got.iter().zip(wanted) {
+            assert!(
+                (got - wanted).abs() < 1e-5 * largest,
+                "{what}: {got} {wanted}"
+            );
+        }
+    }
+
+    #[test]
+    fn chunks_give_the_loss_and_the_slopes_of_all_logits_at_once() {
+        let device = Device::flex();
+        let (positions, width, vocabulary) = (7, 12, 50);
+        device.seed(3);
+        let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+        let (x, weight) = (random([positions, width]), random([vocabulary, width]));
+        let targets = TensorData::from([0i64, 49, 3, 3, 20, 7, 48]);
+        let targets = Tensor::<1, Int>::from_data(targets, &device);
+
+        let leaf = |x: &Tensor<2>| x.clone().autodiff().require_grad();
+        let (x_leaf, weight_leaf) = (leaf(&x), leaf(&weight));
+        let whole = on_tape(
+            project(x_leaf.clone(), weight_leaf.clone()),
+            targets.clone(),
+        );
+        let wanted = f64::from(whole.clone().inner().into_scalar::<f32>());
+        let gradients = whole.backward();
+        let [at_x, at_weight] = [x_leaf, weight_leaf].map(|x| host(x.grad(&gradients).unwrap()));
+
+        let chunks = Chunks { x, weight, targets };
+        for size in [1, 3, 7, 100] {
+            let both = Wanted {
+                x: true,
+                weight: true,
+            };
+            let found = chunks.run(both, size);
+            let loss = f64::from(found.loss.into_scalar::<f32>());
+            assert!(
+                (loss / wanted - 1.0).abs() < 1e-6,
+                "{size}: {loss} {wanted}"
+            );
+            assert_close(&host(found.x.unwrap()), &at_x, "states");
+            assert_close(&host(found.weight.unwrap()), &at_weight, "output layer");
+        }
+    }
+
+    #[test]
+    fn what_carries_a_slope_adds_nothing_to_the_value() {
+        let device = Device::flex();
+        let x = Tensor::<2>::full([3, 4], 1e4, &device)
+            .autodiff()
+            .require_grad();
+        let slope = Tensor::<2>::full([3, 4], 0.3, &device);
+        let value = Tensor::<1>::from_data([0.123_456_79f32], &device);
+        let with = with_slope(value.clone(), x.clone(), slope.clone());
+        let (got, wanted) = (with.clone().inner(), value);
+        assert_eq!(got.into_scalar::<f32>(), wanted.into_scalar::<f32>());
+        assert_eq!(host(x.grad(&with.backward()).unwrap()), host(slope));
+    }
 }

@@ -17,7 +17,7 @@ use burn::tensor::Device;
 use limbic_data::{LabelSet, PromptCompiler, PromptConfig, Slot, TextTokenizer};
 use limbic_encoders::ProjectorConfig;
 use limbic_llama::{Llama, LlamaConfig, decoder_digest, read_adapter, write_adapter};
-use limbic_weights::{Precision, Weights, load_only};
+use limbic_weights::{Precision, TensorDigest, Weights, load_only};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -355,7 +355,8 @@ impl Artifact {
         let config = ArtifactConfig::read(folder)?;
         let decoder = config.decoder_of(folder)?;
         let (mut llama, tokenizer) = read_decoder(&decoder, Precision::F32, device)?;
-        config.check_decoder(folder, &decoder, || Ok(Weights::collect(&llama).sha256()))?;
+        let digest = || Ok(TensorDigest::of_module(&llama, |_| true).finish());
+        config.check_decoder(folder, &decoder, digest)?;
         let adapter = folder.join(ADAPTER);
         if adapter.is_dir() {
             llama = read_adapter(llama, &adapter)?;

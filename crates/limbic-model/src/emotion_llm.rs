@@ -3,10 +3,10 @@
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use limbic_encoders::{Fusion, Padded, Projector};
-use limbic_llama::{Dropout, Generation, Llama, Pass, Prompt, Sampling};
+use limbic_llama::{Dropout, Llama, Pass};
 
 use crate::batch::{PerSample, rows_of};
-use crate::{Alignment, Batch, Head, Mask, ModelError, Reads, Source};
+use crate::{Alignment, Batch, Head, Mask, Reads, Source};
 
 /// Projectors, fusions, decoder and heads. Encoders stand outside: they are frozen, and their features are inputs.
 #[derive(Module, Debug)]
@@ -95,7 +95,7 @@ pub struct TokenStates {
 }
 
 /// Decoder states before the final norm at some positions of a batch.
-struct States {
+pub(crate) struct States {
     /// Ascending.
     positions: Vec<usize>,
     /// `[N, D]`
@@ -250,24 +250,17 @@ impl EmotionLlm {
     /// What both heads say about every sample.
     pub fn judge(&self, batch: &Batch) -> Judgement {
         let heads = [&self.head, &self.valence];
-        let states = heads
+        let ends = heads
             .into_iter()
             .flatten()
             .any(|head| head.reads().is_decoder())
-            .then(|| self.states(batch, batch.prompt_ends.clone(), Pass::PLAIN));
-        let all: Vec<usize> = (0..batch.size).collect();
-        let [classes, valences] = heads.map(|head| {
-            let head = head.as_ref()?;
-            Some(head.forward(self.state(head, batch, &all, states.as_ref())))
-        });
-        Judgement {
-            classes,
-            valences: valences.map(|valences| valences.squeeze_dim(1)),
-        }
+            .then(|| self.states(batch, batch.prompt_ends.clone(), Pass::PLAIN))
+            .map(|states| states.at(&batch.prompt_ends));
+        self.judge_ends(batch, ends.as_ref())
     }
 
     /// The state that `head` reads for some samples of the batch, `[N, D]`.
-    fn state(
+    pub(crate) fn state(
         &self,
         head: &Head,
         batch: &Batch,
@@ -296,42 +289,6 @@ impl EmotionLlm {
                 tokens.mean_dim(1).squeeze_dim::<2>(1).select(0, rows)
             }
         }
-    }
-
-    /// Continues each prompt of a padded batch compiled without answers; `ids` name the samples' noise.
-    ///
-    /// # Errors
-    /// Prompts too long for the decoder, or logits that are not finite.
-    pub fn generate(
-        &self,
-        batch: &Batch,
-        lengths: &[usize],
-        ids: &[u64],
-        max_new_tokens: usize,
-        sampling: &Sampling,
-    ) -> Result<Vec<Generation>, ModelError> {
-        let embeddings = self.embed(batch);
-        let dim = embeddings.dims()[2];
-        let prompts: Vec<Prompt> = lengths
-            .iter()
-            .zip(ids)
-            .enumerate()
-            .map(|(row, (length, id))| Prompt {
-                id: *id,
-                content: Vec::new(),
-                embeddings: embeddings
-                    .clone()
-                    .slice([row..row + 1, 0..*length])
-                    .reshape([*length, dim]),
-            })
-            .collect();
-        Ok(limbic_llama::generate(
-            &self.llama,
-            &prompts,
-            max_new_tokens,
-            &self.llama.config().eos_token_ids,
-            sampling,
-        )?)
     }
 }
 

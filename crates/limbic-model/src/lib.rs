@@ -13,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::print_stderr))]
 
 mod alignment;
+mod answer;
 mod artifact;
 mod batch;
 mod config;

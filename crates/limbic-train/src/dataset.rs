@@ -310,6 +310,17 @@ impl Dataset {
         })
     }
 
+    /// Asks about `sample` in words of one's own.
+    ///
+    /// # Errors
+    /// A text that cannot be compiled.
+    pub fn ask_freely<'a>(&self, sample: &'a Sample, question: &str) -> anyhow::Result<Drawn<'a>> {
+        Ok(Drawn {
+            sample,
+            compiled: self.compile(sample, question, None)?,
+        })
+    }
+
     /// What is said, where it is read and not empty.
     fn words<'a>(&self, clip: &'a Clip) -> Option<&'a str> {
         let words = clip.transcript.as_deref().map(str::trim);

@@ -215,18 +215,32 @@ impl Evaluator<'_> {
         samples: &[&Sample],
         task: Task,
     ) -> anyhow::Result<Vec<Prediction>> {
-        let size = self.recipe.batch_size;
         let drawn: Vec<Drawn> = samples
             .iter()
             .map(|sample| dataset.ask(sample, task, false))
             .collect::<anyhow::Result<_>>()?;
+        let ids: Vec<u64> = (0..drawn.len() as u64).collect();
+        self.answer(dataset, &drawn, &ids)
+    }
+
+    /// Answers to prompts compiled without answers, and the head's view of them. `ids` name their noise. Questions about
+    /// one clip that stand side by side share what the decoder makes of it.
+    ///
+    /// # Errors
+    /// Prompts that are too long for the decoder.
+    pub(crate) fn answer(
+        &self,
+        dataset: &Dataset,
+        drawn: &[Drawn],
+        ids: &[u64],
+    ) -> anyhow::Result<Vec<Prediction>> {
+        let size = self.recipe.batch_size;
         let batches = self.replicas.evaluate(
             self.values,
             drawn.len().div_ceil(size),
             |model, device, number| {
-                let first = number * size;
-                let drawn = &drawn[first..(first + size).min(drawn.len())];
-                self.predict_batch(model, device, dataset, drawn, first as u64)
+                let batch = number * size..(number * size + size).min(drawn.len());
+                self.answer_batch(model, device, dataset, &drawn[batch.clone()], &ids[batch])
             },
         );
         let mut predictions = Vec::with_capacity(drawn.len());
@@ -236,29 +250,28 @@ impl Evaluator<'_> {
         Ok(predictions)
     }
 
-    fn predict_batch(
+    fn answer_batch(
         &self,
         model: &EmotionLlm,
         device: &Device,
         dataset: &Dataset,
         drawn: &[Drawn],
-        first: u64,
+        ids: &[u64],
     ) -> anyhow::Result<Vec<Prediction>> {
         let _held = hold_drawn(drawn)?;
-        let batch = with_examples(drawn, |examples| {
-            Batch::new(examples, Layout::Padded, device)
-        });
-        let lengths: Vec<usize> = drawn.iter().map(|d| d.compiled.prompt_length()).collect();
-        let ids: Vec<u64> = (first..first + drawn.len() as u64).collect();
-        let tokens: Vec<Option<Vec<u32>>> = if self.mute {
-            vec![None; drawn.len()]
-        } else {
-            let max = self.recipe.max_new_tokens;
-            let generations = model.generate(&batch, &lengths, &ids, max, self.sampling)?;
-            let tokens = generations.into_iter().map(|generation| generation.tokens);
-            tokens.map(Some).collect()
-        };
-        let Judgement { classes, valences } = model.judge(&batch);
+        let (tokens, judgement): (Vec<Option<Vec<u32>>>, Judgement) =
+            with_examples(drawn, |examples| {
+                let batch = Batch::new(examples, Layout::Padded, device);
+                if self.mute {
+                    return Ok((vec![None; drawn.len()], model.judge(&batch)));
+                }
+                let max = self.recipe.max_new_tokens;
+                let (generations, judgement) =
+                    model.answer(&batch, examples, ids, max, self.sampling)?;
+                let tokens = generations.into_iter().map(|text| Some(text.tokens));
+                anyhow::Ok((tokens.collect(), judgement))
+            })?;
+        let Judgement { classes, valences } = judgement;
         let probabilities: Option<Vec<f32>> = match classes {
             Some(logits) => Some(softmax(logits, 1).into_data().try_into_vec()?),
             None => None,

@@ -78,7 +78,7 @@ pub use reduce::tree_sum;
 pub use reference::Reference;
 pub use replicas::{Replicas, StepGradient};
 pub use run_dir::{RunDir, RunFile, RunResult};
-pub use scoring::{ClipAnswer, Model, SplitScores, find_artifact};
+pub use scoring::{Answered, ClipAnswer, Model, SplitScores, find_artifact};
 pub use setup::Setup;
 pub use stored::{OnCall, Stored};
 pub use terms::{Divisors, LossMeans, LossSums, PerTerm, Term};

@@ -13,7 +13,7 @@ use limbic_model::Artifact;
 use limbic_weights::Precision;
 use serde::Serialize;
 
-use crate::dataset::{Dataset, Dropped, Questions};
+use crate::dataset::{Dataset, Drawn, Dropped, Questions};
 use crate::evaluate::{Evaluator, Prediction, Scored};
 use crate::features::{EncodedClip, FeatureReader, Quarantined};
 use crate::log::Say;
@@ -78,8 +78,20 @@ pub struct ClipAnswer {
     pub prediction: Prediction,
     /// Why, where the model's prompts can ask for it.
     pub rationale: Option<String>,
+    /// What it says to the questions that were asked besides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answered>,
     /// Inputs that the clip has none of, and that were therefore left out.
     pub absent: Vec<String>,
+}
+
+/// A question in words of one's own.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Answered {
+    /// As it was asked.
+    pub question: String,
+    /// As it was answered.
+    pub answer: String,
 }
 
 /// The artifact that `named` means: of a finished run (by folder, or by name below `runs`), or by itself.
@@ -214,11 +226,24 @@ impl Model {
         })
     }
 
-    /// Asks about one clip.
+    /// Asks about one clip: for the emotion, for a rationale where prompts can ask for one, and whatever `questions` say.
+    /// The decoder reads the clip once for all of them.
     ///
     /// # Errors
-    /// Unreadable media, or none that the model perceives.
-    pub fn ask(&self, clip: &Clip, sampling: &Sampling) -> anyhow::Result<ClipAnswer> {
+    /// Unreadable media, or none that the model perceives; questions to a model without words.
+    pub fn ask(
+        &self,
+        clip: &Clip,
+        questions: &[String],
+        sampling: &Sampling,
+    ) -> anyhow::Result<ClipAnswer> {
+        let config = &self.artifact.config;
+        if config.mute && !questions.is_empty() {
+            return Err(RunError::recipe(format!(
+                "{} answers by its heads alone and has no words for --question; ask without it",
+                self.folder.display()
+            )));
+        }
         let encoded = self.reader.read(clip)?.map_err(|bad| {
             RunError::Data(format!("{} ({}): {}", bad.id, bad.reason, bad.detail))
         })?;
@@ -267,22 +292,38 @@ impl Model {
             ))
             .into());
         }
-        let samples: Vec<_> = dataset.samples().iter().collect();
-        let ask = |task| -> anyhow::Result<Prediction> {
-            let mut answers = evaluator.predict(&dataset, &samples, task)?;
-            let mut answer = answers.pop().context("the clip was not accepted")?;
-            answer.truth = None;
-            Ok(answer)
-        };
-        let config = &self.artifact.config;
+        let sample = dataset
+            .samples()
+            .first()
+            .context("the clip was not accepted")?;
         let can_reason = !config.mute && config.prompt.instructions.contains_key(&Task::Reason);
+        let tasks = [Task::Emotion]
+            .into_iter()
+            .chain(can_reason.then_some(Task::Reason));
+        let asked = tasks.map(|task| dataset.ask(sample, task, false)).chain(
+            questions
+                .iter()
+                .map(|question| dataset.ask_freely(sample, question)),
+        );
+        let asked: Vec<Drawn> = asked.collect::<anyhow::Result<_>>()?;
+        // The noise is the clip's, whatever else is asked about it.
+        let ids = vec![0; asked.len()];
+        let mut predictions = evaluator.answer(&dataset, &asked, &ids)?.into_iter();
+        let mut prediction = predictions.next().context("the clip was not answered")?;
+        prediction.truth = None;
+        let mut words = predictions.map(|prediction| prediction.answer.unwrap_or_default());
+        let rationale = can_reason.then(|| words.next()).flatten();
+        let answers = questions
+            .iter()
+            .zip(words)
+            .map(|(question, answer)| Answered {
+                question: question.clone(),
+                answer,
+            });
         Ok(ClipAnswer {
-            prediction: ask(Task::Emotion)?,
-            rationale: if can_reason {
-                ask(Task::Reason)?.answer
-            } else {
-                None
-            },
+            prediction,
+            rationale,
+            answers: answers.collect(),
             absent,
         })
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use limbic_llama::Sampling;
 use limbic_model::{Alignment, Part, Trainables, write_directory};
-use limbic_weights::{CounterRng, ParameterTable, Precision, Weights};
+use limbic_weights::{CounterRng, ParameterTable, Precision, TensorDigest};
 
 use crate::ahead::Ahead;
 use crate::batching::Shards;
@@ -161,7 +161,14 @@ impl<'a> Trainer<'a> {
 
     fn run_steps(&mut self, ahead: &Ahead<Ready>, stop: &AtomicBool) -> anyhow::Result<()> {
         while self.progress.step < self.setup.recipe.train.steps && !self.is_out_of_patience() {
-            let ready = self.log.waiting(|| ahead.next())?;
+            let ready = match self.log.waiting(|| ahead.next()) {
+                Ok(ready) => ready,
+                Err(error) => {
+                    // What was learnt so far does not suffer from a file that went missing.
+                    self.save()?;
+                    return Err(error);
+                }
+            };
             self.step(&ready.shards)?;
             let every = self.setup.recipe.evaluation.every;
             if self.is_due(every) || every > 0 && self.is_last() {
@@ -438,7 +445,7 @@ fn samples_per_step(recipe: &Recipe) -> usize {
 
 fn frozen_sha256(setup: &Setup) -> String {
     let frozen = |name: &str| !setup.trainables.contains(name);
-    Weights::collect_only(&setup.artifact.model, frozen).sha256()
+    TensorDigest::of_module(&setup.artifact.model, frozen).finish()
 }
 
 /// Names and values of an evaluation, for the log.

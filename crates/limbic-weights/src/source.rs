@@ -56,20 +56,24 @@ impl SourceFile {
         self.length
     }
 
+    /// Copies the bytes from `start` on into `bytes`. Of a stretch that is read once from end to end this costs less than
+    /// a window, whose pages are mapped and let go again one by one.
+    pub(crate) fn read(&self, start: u64, bytes: &mut [u8]) -> Result<(), WeightsError> {
+        #[cfg(unix)]
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, bytes, start)
+            .map_err(|error| self.failed_to_read(error, start, bytes.len()))?;
+        #[cfg(not(unix))]
+        bytes.copy_from_slice(&self.window(start..start + bytes.len() as u64, Access::Whole)?);
+        Ok(())
+    }
+
     /// Maps a stretch of bytes. The pages leave this process's memory when the window is dropped, so that a copy and
     /// its original are never counted both.
     pub(crate) fn window(&self, bytes: Range<u64>, access: Access) -> Result<Mmap, WeightsError> {
         let failed = || WeightsError::io(&self.path);
         let now = self.file.metadata().map_err(failed())?.len();
         if bytes.end > now {
-            let problem = format!(
-                "holds {now} bytes, and bytes {} to {} were to be read; it was cut while in use",
-                bytes.start, bytes.end
-            );
-            return Err(failed()(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                problem,
-            )));
+            return Err(self.was_cut(now, bytes));
         }
         let length = usize::try_from(bytes.end - bytes.start).map_err(io::Error::other);
         let mut options = MmapOptions::new();
@@ -83,5 +87,23 @@ impl SourceFile {
                       the window is read-only, lives for one copy, and any bit pattern is a valid value"
         )]
         unsafe { options.map(&self.file) }.map_err(failed())
+    }
+
+    #[cfg(unix)]
+    fn failed_to_read(&self, error: io::Error, start: u64, count: usize) -> WeightsError {
+        match self.file.metadata() {
+            Ok(now) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                self.was_cut(now.len(), start..start + count as u64)
+            }
+            _ => WeightsError::io(&self.path)(error),
+        }
+    }
+
+    fn was_cut(&self, now: u64, bytes: Range<u64>) -> WeightsError {
+        let problem = format!(
+            "holds {now} bytes, and bytes {} to {} were to be read; it was cut while in use",
+            bytes.start, bytes.end
+        );
+        WeightsError::io(&self.path)(io::Error::new(io::ErrorKind::UnexpectedEof, problem))
     }
 }

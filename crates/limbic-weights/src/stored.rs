@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use burn::tensor::{FloatDType, TensorData, bf16, f16};
+use rayon::prelude::*;
 
 use crate::source::{Access, SourceFile};
 use crate::{NamedTensor, WeightsError};
@@ -104,8 +105,8 @@ pub(crate) struct Stored {
     pub(crate) strides: Option<Vec<usize>>,
 }
 
-/// So many bytes of the file are mapped at a time and thread.
-const WINDOW: u64 = 4 << 20;
+/// So many values are read and converted at a time and thread: they stay in the second-level cache between the two.
+const WINDOW: usize = 1 << 16;
 
 impl Stored {
     /// Number of values.
@@ -149,18 +150,20 @@ impl Stored {
     }
 
     fn values<T: Float>(&self) -> Result<Vec<T>, WeightsError> {
-        let widened = T::from_f32;
         match self.dtype {
-            same if same == T::DTYPE => self.collect(T::from_bytes),
-            StoredDtype::F64 => self.collect(|bytes| widened(f64::from_bytes(bytes) as f32)),
-            StoredDtype::F32 => self.collect(|bytes| widened(f32::from_bytes(bytes))),
-            StoredDtype::F16 => self.collect(|bytes| widened(f16::from_bytes(bytes).to_f32())),
-            StoredDtype::BF16 => self.collect(|bytes| widened(bf16::from_bytes(bytes).to_f32())),
+            StoredDtype::F64 => self.collect(|bytes| T::from_f64(f64::from_le_bytes(bytes))),
+            StoredDtype::F32 => self.collect(|bytes| T::from_f32(f32::from_le_bytes(bytes))),
+            StoredDtype::F16 => self.collect(|bytes| T::from_f16(u16::from_le_bytes(bytes))),
+            StoredDtype::BF16 => self.collect(|bytes| T::from_bf16(u16::from_le_bytes(bytes))),
             other => panic!("values of {other} were asked for as floats"),
         }
     }
 
-    fn collect<T>(&self, decode: impl Fn(&[u8]) -> T) -> Result<Vec<T>, WeightsError> {
+    /// What `decode` makes of the N bytes of each value.
+    fn collect<T: Send, const N: usize>(
+        &self,
+        decode: impl Fn([u8; N]) -> T + Sync,
+    ) -> Result<Vec<T>, WeightsError> {
         let count = self.count();
         let mut values = Vec::new();
         values.try_reserve_exact(count).map_err(|error| {
@@ -171,30 +174,66 @@ impl Stored {
         if count == 0 {
             return Ok(values);
         }
-        let size = self.dtype.size();
         match &self.strides {
             None => {
-                let end = self.start + count as u64 * size;
-                let mut start = self.start;
-                while start < end {
-                    let stop = end.min(start + WINDOW);
-                    let window = self.file.window(start..stop, Access::Whole)?;
-                    values.extend(window.chunks_exact(size as usize).map(&decode));
-                    start = stop;
+                let room = &mut values.spare_capacity_mut()[..count];
+                let windows = room.par_chunks_mut(WINDOW).enumerate();
+                windows.try_for_each_init(Vec::new, |bytes, (number, room)| {
+                    let start = self.start + (number * WINDOW * N) as u64;
+                    bytes.resize(room.len() * N, 0);
+                    self.file.read(start, bytes)?;
+                    let (bytes, _) = bytes.as_chunks();
+                    for (place, bytes) in room.iter_mut().zip(bytes) {
+                        place.write(decode(*bytes));
+                    }
+                    Ok::<(), WeightsError>(())
+                })?;
+                #[expect(
+                    unsafe_code,
+                    reason = "filling the room with zeros first would be a second pass over memory, which takes as long as \
+                              the first; `decode` has written each of these values"
+                )]
+                // SAFETY: `count` values are reserved, and the windows, which cover them, are all written.
+                unsafe {
+                    values.set_len(count);
                 }
             }
             Some(strides) => {
                 let span = 1 + furthest(&self.shape, strides);
-                let bytes = self.start..self.start + span as u64 * size;
+                let bytes = self.start..self.start + (span * N) as u64;
                 let window = self.file.window(bytes, Access::Sparse)?;
-                let size = size as usize;
                 visit(&self.shape, strides, |at| {
-                    values.push(decode(&window[at * size..][..size]));
+                    let bytes = window[at * N..][..N].try_into();
+                    values.push(decode(bytes.expect("cut to one value's length")));
                 });
             }
         }
         Ok(values)
     }
+}
+
+/// An F32 is a BF16 with more fraction.
+fn widen_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Without branches, so that many are widened at once. The exponent's bias is moved from 15 to 127, for infinities and
+/// what is no number to the end of the range. A subnormal is a fraction of the smallest exponent's unit.
+fn widen_f16(bits: u16) -> f32 {
+    const BIAS: u32 = (127 - 15) << 23;
+    /// 2^-14, the smallest exponent of an F16.
+    const UNIT: u32 = BIAS + (1 << 23);
+    let sign = u32::from(bits & 0x8000) << 16;
+    let magnitude = u32::from(bits & 0x7fff) << 13;
+    let subnormal = (f32::from_bits(magnitude | UNIT) - f32::from_bits(UNIT)).to_bits();
+    let value = if magnitude >= 0x7c00 << 13 {
+        magnitude + 2 * BIAS
+    } else if magnitude >= 0x0400 << 13 {
+        magnitude + BIAS
+    } else {
+        subnormal
+    };
+    f32::from_bits(value | sign)
 }
 
 /// How far the last value lies from the first, in values.
@@ -225,31 +264,76 @@ fn visit(shape: &[usize], strides: &[usize], mut value: impl FnMut(usize)) {
     }
 }
 
-/// A float as files hold it: little-endian.
-trait Float: Copy {
-    const DTYPE: StoredDtype;
-    fn from_bytes(bytes: &[u8]) -> Self;
+/// A float that can be made of what files hold; of its own kind to the bit.
+trait Float: Send + Sized {
     fn from_f32(value: f32) -> Self;
+
+    fn from_f64(value: f64) -> Self {
+        Self::from_f32(value as f32)
+    }
+
+    fn from_f16(bits: u16) -> Self {
+        Self::from_f32(widen_f16(bits))
+    }
+
+    fn from_bf16(bits: u16) -> Self {
+        Self::from_f32(widen_bf16(bits))
+    }
 }
 
-macro_rules! float {
-    ($kind:ty, $dtype:ident, $bits:ty, $from_f32:expr) => {
-        impl Float for $kind {
-            const DTYPE: StoredDtype = StoredDtype::$dtype;
+impl Float for f64 {
+    fn from_f32(value: f32) -> Self {
+        value.into()
+    }
 
-            fn from_bytes(bytes: &[u8]) -> Self {
-                let bytes = bytes.try_into().expect("cut to one value's length");
-                Self::from_bits(<$bits>::from_le_bytes(bytes))
-            }
+    fn from_f64(value: f64) -> Self {
+        value
+    }
+}
 
-            fn from_f32(value: f32) -> Self {
-                $from_f32(value)
-            }
+impl Float for f32 {
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+
+impl Float for f16 {
+    fn from_f32(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn from_f16(bits: u16) -> Self {
+        Self::from_bits(bits)
+    }
+}
+
+impl Float for bf16 {
+    fn from_f32(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn from_bf16(bits: u16) -> Self {
+        Self::from_bits(bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_is_widened_to_its_bits() {
+        for bits in 0..=u16::MAX {
+            let (got, wanted) = (widen_f16(bits), f16::from_bits(bits).to_f32());
+            assert!(
+                got.is_nan() && wanted.is_nan() || got.to_bits() == wanted.to_bits(),
+                "{bits:x}"
+            );
+            let (got, wanted) = (widen_bf16(bits), bf16::from_bits(bits).to_f32());
+            assert!(
+                got.is_nan() && wanted.is_nan() || got.to_bits() == wanted.to_bits(),
+                "{bits:x}"
+            );
         }
-    };
+    }
 }
-
-float!(f64, F64, u64, f64::from);
-float!(f32, F32, u32, f32::from);
-float!(f16, F16, u16, f16::from_f32);
-float!(bf16, BF16, u16, bf16::from_f32);

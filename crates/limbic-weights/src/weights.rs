@@ -116,11 +116,11 @@ impl Weights {
         self.tensors.values().map(|t| t.values.len()).sum()
     }
 
-    /// SHA-256 over names, shapes and bits, in hex.
+    /// SHA-256 over names, shapes and values, in hex; see [`TensorDigest`].
     pub fn sha256(&self) -> String {
         let mut digest = TensorDigest::default();
         for (name, tensor) in &self.tensors {
-            digest.update(name, tensor);
+            digest.update(name, &tensor.shape, &tensor.values);
         }
         digest.finish()
     }

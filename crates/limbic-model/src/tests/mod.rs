@@ -228,6 +228,18 @@ impl Fixture {
         compiled: &[Compiled; 2],
         rows: &[usize],
     ) -> Batch {
+        self.with_examples(compiled, rows, |examples| {
+            Batch::new(examples, layout, &device())
+        })
+    }
+
+    /// The clips of these numbers.
+    pub(crate) fn with_examples<R>(
+        &self,
+        compiled: &[Compiled; 2],
+        rows: &[usize],
+        use_them: impl FnOnce(&[Example]) -> R,
+    ) -> R {
         let features = [
             [Some(&self.voices[0]), Some(&self.pitches[0])],
             [Some(&self.voices[1]), None],
@@ -241,7 +253,7 @@ impl Fixture {
                 valence: Some([0.5, -0.25][*row]),
             })
             .collect();
-        Batch::new(&examples, layout, &device())
+        use_them(&examples)
     }
 }
 
