@@ -164,8 +164,8 @@ unsafe fn there_tile<const M: usize, const N: usize>(
     }
 }
 
-/// `out += y W`
-pub(crate) fn back(out: &mut [f32], y: &[f32], weight: &[bf16], input: usize) {
+/// `out = y W`, or `out += y W` where `out` is kept.
+pub(crate) fn back(out: &mut [f32], keeps: bool, y: &[f32], weight: &[bf16], input: usize) {
     assert!(is_fast(), "a machine without the instruction");
     let output = weight.len() / input;
     let y = Rounded::new(y, output);
@@ -174,18 +174,18 @@ pub(crate) fn back(out: &mut [f32], y: &[f32], weight: &[bf16], input: usize) {
         .for_each(|(piece, out)| {
             let first = piece * ROWS;
             // SAFETY: the machine has the instructions.
-            unsafe { back_rows(out, &y, first, weight, output, input) };
+            unsafe { back_rows(out, keeps, &y, first, weight, [output, input]) };
         });
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn back_rows(
     out: &mut [f32],
+    keeps: bool,
     y: &Rounded,
     first: usize,
     weight: &[bf16],
-    output: usize,
-    input: usize,
+    [output, input]: [usize; 2],
 ) {
     const M: usize = 12;
     let rows = out.len() / input;
@@ -216,8 +216,8 @@ fn back_rows(
             // SAFETY: rows of y are padded to whole pairs.
             unsafe {
                 match m {
-                    M => back_tile::<M>(out, input, width, at, &panel),
-                    _ => back_tile::<1>(out, input, width, at, &panel),
+                    M => back_tile::<M>(out, keeps, [input, width], at, &panel),
+                    _ => back_tile::<1>(out, keeps, [input, width], at, &panel),
                 }
             }
             row += m;
@@ -228,8 +228,8 @@ fn back_rows(
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn back_tile<const M: usize>(
     out: &mut [f32],
-    stride: usize,
-    width: usize,
+    keeps: bool,
+    [stride, width]: [usize; 2],
     y: impl Fn(usize) -> *const bf16,
     panel: &[[__m512i; 2]],
 ) {
@@ -263,8 +263,11 @@ unsafe fn back_tile<const M: usize>(
             let out = &mut out[i * stride + 16 * half..];
             // SAFETY: masked to the numbers that are there.
             unsafe {
-                let before = _mm512_maskz_loadu_ps(mask, out.as_ptr());
-                _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, _mm512_add_ps(before, sum));
+                let sum = match keeps {
+                    true => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out.as_ptr()), sum),
+                    false => sum,
+                };
+                _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, sum);
             }
         }
     }
@@ -313,7 +316,7 @@ mod tests {
             }
             let before = numbers(rows * input, 4);
             let mut out = before.clone();
-            back(&mut out, &y, &weight, input);
+            back(&mut out, true, &y, &weight, input);
             for r in 0..rows {
                 for i in 0..input {
                     let sum: f64 = (0..output).map(|o| wide(y[r * output + o]) * w(o, i)).sum();

@@ -4,7 +4,6 @@
 //! Here a whole [`Block`] is one function with a hand-written derivative: it keeps what that needs and no more, products
 //! are taken in place with strides, and what is element by element is vectorised.
 //!
-//! - [`Matrix`], [`multiply`]: views with strides and their product.
 //! - [`Linear`], [`Adapter`]: a layer with LoRA; a frozen one has no gradient of its own.
 //! - [`Stored`]: its matrix in F32, BF16 or F16.
 //! - [`Block`]: norm, attention, norm, SwiGLU.
@@ -37,9 +36,9 @@ pub use attention::{Segment, Sequences};
 pub use block::{Block, BlockGradients, BlockShape, Kept};
 pub use cross_entropy::cross_entropy;
 pub use linear::{Adapter, Linear, LinearGradients};
-pub use matrix::{Matrix, MatrixMut, multiply};
+use matrix::{Matrix, MatrixMut, multiply};
 pub use norm::Norm;
 pub use rotary::Rotary;
-pub use scratch::Buffer;
+pub use scratch::{Buffer, free_idle_buffers};
 pub use stored::Stored;
 pub use thin::{MOST_THIN_ROWS, thin_product};

@@ -128,7 +128,7 @@ impl Linear<'_> {
         low
     }
 
-    /// Slopes at the layer's numbers, and the one at x added to `x_slope`, where that is asked for.
+    /// Slopes at the layer's numbers, and the one at x in `x_slope`, where that is asked for, or added to it where it is kept.
     ///
     /// # Shapes
     /// `y_slope [N, out]`, `x [N, in]`, `low [N, r]`, `x_slope [N, in]`.
@@ -138,6 +138,7 @@ impl Linear<'_> {
         x: &[f32],
         low: &[f32],
         x_slope: Option<&mut [f32]>,
+        keeps: bool,
     ) -> LinearGradients {
         let rows = x.len() / self.input;
         let slope = Matrix::new(y_slope, rows, self.output);
@@ -183,7 +184,7 @@ impl Linear<'_> {
         });
         if let Some(x_slope) = x_slope {
             self.weight
-                .back(x_slope, y_slope, [self.output, self.input]);
+                .back(x_slope, keeps, y_slope, [self.output, self.input]);
             if let (Some(adapter), Some(low_slope)) = (&self.adapter, &low_slope) {
                 let rank = adapter.rank(self.input);
                 let low_slope = Matrix::new(low_slope, rows, rank);

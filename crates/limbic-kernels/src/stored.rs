@@ -75,14 +75,14 @@ impl Stored<'_> {
         });
     }
 
-    /// `out += y W`, likewise.
+    /// `out = y W`, or `out += y W` where `out` is kept; likewise.
     ///
     /// # Shapes
     /// `y` `[rows, out]`, `out` `[rows, in]`.
     ///
     /// # Panics
     /// When the shapes do not fit.
-    pub fn back(&self, out: &mut [f32], y: &[f32], [output, input]: [usize; 2]) {
+    pub fn back(&self, out: &mut [f32], keeps: bool, y: &[f32], [output, input]: [usize; 2]) {
         let rows = y.len() / output;
         #[cfg(target_arch = "x86_64")]
         if let Self::Bf16(weights) = self
@@ -93,12 +93,12 @@ impl Stored<'_> {
                 output * input,
                 "a matrix of {output} x {input}"
             );
-            return crate::bf16::back(out, y, weights, input);
+            return crate::bf16::back(out, keeps, y, weights, input);
         }
         self.with_wide(|weights| {
             let weights = Matrix::new(weights, output, input);
             let out = MatrixMut::new(out, rows, input);
-            multiply(out, true, Matrix::new(y, rows, output), weights, 1.0);
+            multiply(out, keeps, Matrix::new(y, rows, output), weights, 1.0);
         });
     }
 
@@ -131,7 +131,12 @@ mod tests {
             let mut there = vec![5.0; rows * output];
             stored.there(&mut there, &x, [output, input]);
             let mut back = x.clone();
-            stored.back(&mut back, &y, [output, input]);
+            stored.back(&mut back, true, &y, [output, input]);
+            let mut anew = x.clone();
+            stored.back(&mut anew, false, &y, [output, input]);
+            for ((back, anew), x) in back.iter().zip(anew).zip(&x) {
+                assert!((back - anew - x).abs() < 1e-5);
+            }
             [there, back].concat()
         };
         let off = |a: &[f32], b: &[f32]| {

@@ -23,6 +23,8 @@ use crate::{Block, Dropout, KvCache, LlamaConfig, LoraLinear, Padding};
 pub(crate) struct Fused {
     blocks: Vec<BlockNumbers>,
     shape: BlockShape,
+    /// Of the residual stream.
+    width: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
     sequences: Sequences,
@@ -30,7 +32,9 @@ pub(crate) struct Fused {
     read: Option<Vec<usize>>,
     dropout: Dropout,
     device: Device,
-    recompute: Recompute,
+    /// The block that the way back ends with.
+    lowest: usize,
+    /// From that block on.
     steps: Vec<Step>,
 }
 
@@ -104,7 +108,13 @@ impl Host {
         }
         let plain = tensor.clone().without_autodiff();
         let tensor = plain.try_into_primitive::<Flex>().ok()?;
-        Some(Self(tensor.to_contiguous()))
+        // A stretch of a larger tensor is read where it lies: flex would copy it.
+        let is_whole = tensor.is_contiguous();
+        Some(Self(if is_whole {
+            tensor
+        } else {
+            tensor.to_contiguous()
+        }))
     }
 
     pub(crate) fn numbers(&self) -> &[f32] {
@@ -240,13 +250,6 @@ impl LinearNumbers {
         }
     }
 
-    fn is_trained(&self) -> bool {
-        let adapter = self.adapter.iter();
-        let adapter = adapter.flat_map(|adapter| [&adapter.a, &adapter.b]);
-        let mut numbers = adapter.chain(&self.bias);
-        self.weight.is_trained || numbers.any(|numbers| numbers.is_trained)
-    }
-
     fn add(&self, gradients: LinearGradients, slopes: &mut Slopes, device: &Device) {
         let LinearGradients { weight, bias, a, b } = gradients;
         if self.weight.is_trained {
@@ -297,6 +300,16 @@ impl BlockNumbers {
     }
 }
 
+/// Whether tensors on `device` are in the host's memory, where whole blocks can run.
+pub fn is_cpu(device: &Device) -> bool {
+    Host::of(&Tensor::<1>::zeros([1], &device.clone().without_autodiff())).is_some()
+}
+
+/// Frees what passes on CPU keep for the next ones.
+pub fn free_idle_memory() {
+    limbic_kernels::free_idle_buffers();
+}
+
 /// Which of a block's linear layers see every row, read or not: keys and values.
 const SEE_ALL: std::ops::Range<usize> = 1..3;
 
@@ -331,7 +344,10 @@ impl Fused {
             "a sequence of {longest} slots, but the model has {} positions",
             config.max_position_embeddings
         );
-        assert!(rows.is_sorted(), "the rows that are read must ascend");
+        if let Padding::Packed(lengths) = padding {
+            let held = lengths.iter().sum::<usize>();
+            assert_eq!([1, held], [size, slots], "rows and slots of packed samples");
+        }
         let (cos, sin) = half_tables(config, 0..longest);
         let reads_all = rows.len() == size * slots;
         Some(Self {
@@ -341,24 +357,16 @@ impl Fused {
                 groups: config.num_key_value_heads,
                 head_dim: config.head_dim,
             },
+            width: config.hidden_size,
             cos,
             sin,
             sequences: Sequences::new(size * slots, segments, is_causal),
             read: (!reads_all).then(|| rows.to_vec()),
             dropout,
             device,
-            recompute: Recompute::Block,
+            lowest: 0,
             steps: Vec::new(),
         })
-    }
-
-    /// Whether a block has a trained parameter.
-    pub(crate) fn is_trained(&self) -> bool {
-        let of_block = |block: &BlockNumbers| {
-            block.norms.iter().any(|norm| norm.weight.is_trained)
-                || block.linears.iter().any(LinearNumbers::is_trained)
-        };
-        self.blocks.iter().any(of_block)
     }
 
     /// The states of the rows that are read, `[N, D]`, keeping nothing.
@@ -387,20 +395,23 @@ impl Fused {
         self.output(x)
     }
 
-    /// The same, keeping what the way back needs.
+    /// The same, keeping what the way back needs, which ends with block `lowest`.
     pub(crate) fn record(
         mut self,
         embeddings: Tensor<3>,
+        lowest: usize,
         recompute: Recompute,
     ) -> (Tensor<2>, Self) {
-        self.recompute = recompute;
+        self.lowest = lowest;
         let mut x = self.input(embeddings);
         for number in 0..self.blocks.len() {
             let (y, kept) = self.with_block(number, |block| block.forward(&x));
-            // The last one's way back begins at once.
-            let is_last = number + 1 == self.blocks.len();
-            let kept = (is_last || recompute == Recompute::None).then_some(kept);
-            self.steps.push(Step { input: x, kept });
+            if number >= lowest {
+                // The last one's way back begins at once.
+                let is_last = number + 1 == self.blocks.len();
+                let kept = (is_last || recompute == Recompute::None).then_some(kept);
+                self.steps.push(Step { input: x, kept });
+            }
             x = y;
         }
         (self.output(x), self)
@@ -415,9 +426,9 @@ impl Fused {
     ) -> Option<Tensor<3>> {
         let host = Host::of(&slope).expect("the slope at a pass is of its backend and precision");
         let mut slope = Buffer::copy(host.numbers());
-        for number in (0..self.blocks.len()).rev() {
+        for number in (self.lowest..self.blocks.len()).rev() {
             let Step { input, kept } = self.steps.pop().expect("one step a block");
-            let wants_x = number > 0 || wants_input;
+            let wants_x = number > self.lowest || wants_input;
             let (at_input, gradients) = self.with_block(number, |block| {
                 let kept = kept.unwrap_or_else(|| block.again(&input));
                 block.backward(&input, kept, slope, wants_x)
@@ -425,8 +436,7 @@ impl Fused {
             self.add(number, gradients, slopes);
             slope = at_input?;
         }
-        let width = slope.len() / self.sequences.rows();
-        let data = TensorData::new(slope.into_vec(), [self.sequences.rows(), width]);
+        let data = TensorData::new(slope.into_vec(), [self.sequences.rows(), self.width]);
         // As one row: the caller's shape is that of its embeddings.
         Some(Tensor::<2>::from_data(data, &self.device).unsqueeze())
     }
@@ -484,7 +494,7 @@ impl Fused {
 
     fn output(&self, x: Buffer) -> Tensor<2> {
         let rows = self.read.as_ref().map_or(self.sequences.rows(), Vec::len);
-        let width = x.len() / rows;
+        let width = self.width;
         Tensor::from_data(TensorData::new(x.into_vec(), [rows, width]), &self.device)
     }
 }

@@ -319,11 +319,11 @@ impl ModuleMapper for Draw {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let shape = param.lazy_shape();
         let device = param.lazy_device();
-        let value = match D {
-            // Norms keep their ones.
-            1 => param.val(),
-            _ => Tensor::random(shape, Distribution::Normal(0.0, 0.02), &device),
-        };
+        // Norms keep their ones, and F32.
+        if D == 1 {
+            return Param::initialized(param.id, param.val());
+        }
+        let value = Tensor::<D>::random(shape, Distribution::Normal(0.0, 0.02), &device);
         Param::initialized(param.id, value.cast(self.precision))
     }
 }
