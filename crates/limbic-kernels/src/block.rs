@@ -307,7 +307,7 @@ impl Block<'_> {
 mod tests {
     use super::*;
     use crate::vector::tests::numbers;
-    use crate::{Adapter, Segment};
+    use crate::{Adapter, Segment, Stored};
 
     const WIDTH: usize = 24;
     const INNER: usize = 40;
@@ -399,7 +399,7 @@ mod tests {
                 is_trained: true,
             };
             let linear = |i: usize| Linear {
-                weight: &self.weights[i],
+                weight: Stored::F32(&self.weights[i]),
                 bias: Some(&self.biases[i]),
                 input: sizes()[i].0,
                 output: sizes()[i].1,

@@ -7,7 +7,11 @@
 use burn::tensor::TensorData;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
+#[cfg(feature = "flex")]
+use limbic_kernels::Stored;
 
+#[cfg(feature = "flex")]
+use crate::fused::{Host, HostMatrix};
 use crate::lora::{project, with_dtype};
 use crate::{Dropout, Llama};
 
@@ -106,13 +110,11 @@ impl Chunks {
             let count = size.min(positions - first);
             let x = self.x.clone().narrow(0, first, count);
             let targets = self.targets.clone().narrow(0, first, count);
-            let logits = project(x.clone(), self.weight.clone());
+            let logits = self.logits(x.clone());
             let (of_chunk, slope) = loss_and_slope(logits, targets);
             loss = loss + of_chunk;
             if wanted.x {
-                let weight = self.weight.clone();
-                let slope = with_dtype(slope.clone(), weight.dtype());
-                x_slopes.push(with_dtype(slope.matmul(weight), DType::F32));
+                x_slopes.push(self.at_states(slope.clone()));
             }
             if wanted.weight {
                 let of_chunk = slope.transpose().matmul(x);
@@ -134,10 +136,59 @@ impl Chunks {
     }
 }
 
+impl Chunks {
+    /// `x Wᵀ`
+    fn logits(&self, x: Tensor<2>) -> Tensor<2> {
+        #[cfg(feature = "flex")]
+        if let Some(logits) = self.in_16_bits(
+            &x,
+            [x.dims()[0], self.weight.dims()[0]],
+            |w, out, x, shape| w.there(out, x, shape),
+        ) {
+            return logits;
+        }
+        project(x, self.weight.clone())
+    }
+
+    /// The slope at the states, given the one at the logits.
+    fn at_states(&self, slope: Tensor<2>) -> Tensor<2> {
+        #[cfg(feature = "flex")]
+        if let Some(slope) = self.in_16_bits(
+            &slope,
+            [slope.dims()[0], self.weight.dims()[1]],
+            |w, out, y, shape| w.back(out, y, shape),
+        ) {
+            return slope;
+        }
+        let weight = self.weight.clone();
+        let slope = with_dtype(slope, weight.dtype());
+        with_dtype(slope.matmul(weight), DType::F32)
+    }
+
+    /// A product with a matrix in 16 bits, which burn would widen as a whole each time.
+    #[cfg(feature = "flex")]
+    fn in_16_bits(
+        &self,
+        x: &Tensor<2>,
+        shape: [usize; 2],
+        product: impl Fn(&Stored, &mut [f32], &[f32], [usize; 2]),
+    ) -> Option<Tensor<2>> {
+        let weight = HostMatrix::of(&self.weight)?;
+        let host = Host::of(x)?;
+        let stored = weight.stored();
+        if matches!(stored, Stored::F32(_)) {
+            return None;
+        }
+        let mut out = vec![0.0; shape[0] * shape[1]];
+        product(&stored, &mut out, host.numbers(), self.weight.dims());
+        Some(Tensor::from_data(TensorData::new(out, shape), &x.device()))
+    }
+}
+
 /// The loss of a chunk, `[1]`, and its slope at the logits, `softmax(logits) - [target]`.
 fn loss_and_slope(logits: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<2>) {
     #[cfg(feature = "flex")]
-    if crate::fused::Host::of(&logits).is_some() {
+    if Host::of(&logits).is_some() {
         return on_cpu(logits, targets);
     }
     let log_shares = log_softmax(logits, 1);
