@@ -89,8 +89,10 @@ impl StepConfig {
         let device = devices.first().context("a step needs a device")?;
         let media = (self.shortest - self.answer).min(MEDIA_TOKENS);
         let config = artifact(media)?;
-        let llama = draw_decoder(&self.decoder, self.precision, device).with_lora(&self.lora, SEED);
-        let model = config.model()?.init(llama?, SEED, device)?;
+        let llama = draw_decoder(&self.decoder, self.precision, device)
+            .with_lora(&self.lora, SEED)
+            .map_err(|error| RunError::recipe(error.to_string()))?;
+        let model = config.model()?.init(llama, SEED, device)?;
         let samples: Vec<(Sample, Compiled)> = (0..self.batch)
             .map(|number| self.sample(number, media, &config.inputs[0]))
             .collect();
