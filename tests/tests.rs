@@ -1,5 +1,7 @@
 //! The binary from outside: what a user types, what comes out, and what lies on the disk afterwards.
 
+/// What the benchmarks print.
+mod bench;
 /// Features on disk: found, damaged, shared, bounded.
 mod cache;
 /// Misspelt keys, missing files, wrong values.

@@ -1,9 +1,8 @@
 //! A training step of a tiny decoder with adapters: grouped queries, rows of two lengths, a few supervised positions.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use limbic_llama::{Dropout, LlamaConfig, LoraConfig, Padding};
+use limbic_llama::{Dropout, LlamaConfig, LoraConfig, Padding, Pass, Recompute, Tape};
 use limbic_model::{EmotionLlm, EmotionLlmConfig, Part, Trainables};
-use limbic_train::cross_entropy_sum;
 use limbic_weights::{CounterRng, Precision};
 
 const VOCABULARY: usize = 96;
@@ -121,24 +120,25 @@ impl Tiny {
         let rows = LENGTHS.len();
         let ids: Vec<i64> = (0..rows * SLOTS).map(token).collect();
         let learnt = LENGTHS.iter().enumerate().flat_map(|(row, length)| {
-            (length - SUPERVISED..*length).map(move |slot| (row * SLOTS + slot) as i64)
+            (length - SUPERVISED..*length).map(move |slot| row * SLOTS + slot)
         });
-        let learnt: Vec<i64> = learnt.collect();
+        let learnt: Vec<usize> = learnt.collect();
         let targets: Vec<i64> = (0..learnt.len()).map(|i| token(1000 + i)).collect();
 
         let values = Tensor::<1>::from_data(values, device);
         let model = self.trainables.scatter_tracked(self.model.clone(), &values);
         let llama = &model.llama;
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, SLOTS]), device);
-        let hidden = llama.hidden(llama.embed(ids), &Padding::Right, None, Dropout::OFF);
-        let width = hidden.dims()[2];
-        let index = |values: &[i64]| Tensor::<1, Int>::from_data(values, device);
-        let learnt = hidden
-            .reshape([rows * SLOTS, width])
-            .select(0, index(&learnt));
-        let logits = llama.logits(learnt, Dropout::OFF);
-        let loss = cross_entropy_sum(logits, index(&targets), 0.0);
-        let (gradient, _) = self.trainables.gradients(&model, &loss.backward().into());
+        let tape = Tape::new(Recompute::None);
+        let pass = Pass {
+            dropout: Dropout::OFF,
+            tape: Some(&tape),
+        };
+        let states = llama.hidden_at(llama.embed(ids), &Padding::Right, &learnt, pass);
+        let targets = Tensor::<1, Int>::from_data(targets.as_slice(), device);
+        let loss = llama.cross_entropy_sum(states, targets, Dropout::OFF);
+        let slopes = tape.backward(loss.clone());
+        let (gradient, _) = self.trainables.gradients(&model, &slopes);
         Step {
             loss: f64::from(loss.without_autodiff().into_scalar::<f32>()),
             gradient: gradient.into_data().iter::<f64>().collect(),

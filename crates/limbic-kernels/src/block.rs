@@ -10,6 +10,9 @@ use crate::rows::{gather, scatter_add};
 use crate::swiglu::{swiglu, swiglu_backward};
 use crate::{Buffer, Linear, LinearGradients, Norm, Rotary};
 
+/// The number of the layer after the product.
+const DOWN: usize = 6;
+
 /// Sizes of heads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockShape {
@@ -82,15 +85,27 @@ impl Block<'_> {
     /// # Shapes
     /// `x [T, D]`
     pub fn forward(&self, x: &[f32]) -> (Buffer, Kept) {
-        let [
-            q_proj,
-            k_proj,
-            v_proj,
-            o_proj,
-            gate_proj,
-            up_proj,
-            down_proj,
-        ] = &self.linears;
+        let mut kept = self.up_to_product(x);
+        let product = swiglu(&kept.gate, &kept.up);
+        let (mut y, down_low) = self.linears[DOWN].forward(&product);
+        add(&mut y, &kept.middle);
+        kept.low[DOWN] = down_low;
+        (y, kept)
+    }
+
+    /// What the way back needs, once more, without the output.
+    ///
+    /// # Shapes
+    /// `x [T, D]`
+    pub fn again(&self, x: &[f32]) -> Kept {
+        let mut kept = self.up_to_product(x);
+        let product = swiglu(&kept.gate, &kept.up);
+        kept.low[DOWN] = self.linears[DOWN].low(&product);
+        kept
+    }
+
+    fn up_to_product(&self, x: &[f32]) -> Kept {
+        let [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, _] = &self.linears;
         let (normed, input_scales) = self.input_norm.forward(x);
         let (mut key, key_low) = k_proj.forward(&normed);
         let (value, value_low) = v_proj.forward(&normed);
@@ -112,10 +127,7 @@ impl Block<'_> {
         let (normed, post_scales) = self.post_norm.forward(&middle);
         let (gate, gate_low) = gate_proj.forward(&normed);
         let (up, up_low) = up_proj.forward(&normed);
-        drop(normed);
-        let (mut y, down_low) = down_proj.forward(&swiglu(&gate, &up));
-        add(&mut y, &middle);
-        let kept = Kept {
+        Kept {
             input_scales,
             query,
             key,
@@ -133,10 +145,9 @@ impl Block<'_> {
                 attended_low,
                 gate_low,
                 up_low,
-                down_low,
+                Buffer::default(),
             ],
-        };
-        (y, kept)
+        }
     }
 
     /// The slope at x, where it is asked for, and those at the layer's numbers, given the one at the output.
@@ -296,7 +307,7 @@ impl Block<'_> {
 mod tests {
     use super::*;
     use crate::vector::tests::numbers;
-    use crate::{Adapter, Segment};
+    use crate::{Adapter, Segment, Stored};
 
     const WIDTH: usize = 24;
     const INNER: usize = 40;
@@ -388,7 +399,7 @@ mod tests {
                 is_trained: true,
             };
             let linear = |i: usize| Linear {
-                weight: &self.weights[i],
+                weight: Stored::F32(&self.weights[i]),
                 bias: Some(&self.biases[i]),
                 input: sizes()[i].0,
                 output: sizes()[i].1,

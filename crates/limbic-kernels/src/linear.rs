@@ -4,13 +4,13 @@
 
 use crate::rows::for_rows;
 use crate::vector::widest;
-use crate::{Buffer, Matrix, MatrixMut, multiply};
+use crate::{Buffer, Matrix, MatrixMut, Stored, multiply};
 
 /// A layer's numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear<'a> {
     /// W, `[out, in]`
-    pub weight: &'a [f32],
+    pub weight: Stored<'a>,
     /// b, `[out]`
     pub bias: Option<&'a [f32]>,
     /// Width of x.
@@ -88,32 +88,16 @@ impl Linear<'_> {
     /// `[N, in]` to `[N, out]` and `[N, r]`.
     pub fn forward(&self, x: &[f32]) -> (Buffer, Buffer) {
         let rows = x.len() / self.input;
-        let input = Matrix::new(x, rows, self.input);
-        let weight = Matrix::new(self.weight, self.output, self.input);
         let mut y = Buffer::stale(rows * self.output);
-        multiply(
-            MatrixMut::new(&mut y, rows, self.output),
-            false,
-            input,
-            weight.transposed(),
-            1.0,
-        );
-        let low = match &self.adapter {
-            None => Buffer::default(),
-            Some(adapter) => {
-                let rank = adapter.rank(self.input);
-                let thinned = adapter.thinned(x);
-                let input = Matrix::new(thinned.as_deref().unwrap_or(x), rows, self.input);
-                let mut low = Buffer::stale(rows * rank);
-                let a = Matrix::new(adapter.a, rank, self.input).transposed();
-                multiply(MatrixMut::new(&mut low, rows, rank), false, input, a, 1.0);
-                let b = Matrix::new(adapter.b, self.output, rank).transposed();
-                let narrow = Matrix::new(&low, rows, rank);
-                let out = MatrixMut::new(&mut y, rows, self.output);
-                multiply(out, true, narrow, b, adapter.scale);
-                low
-            }
-        };
+        self.weight.there(&mut y, x, [self.output, self.input]);
+        let low = self.low(x);
+        if let Some(adapter) = &self.adapter {
+            let rank = adapter.rank(self.input);
+            let b = Matrix::new(adapter.b, self.output, rank).transposed();
+            let narrow = Matrix::new(&low, rows, rank);
+            let out = MatrixMut::new(&mut y, rows, self.output);
+            multiply(out, true, narrow, b, adapter.scale);
+        }
         if let Some(bias) = self.bias {
             for_rows(&mut y, self.output, |_, y| {
                 for y in y.chunks_exact_mut(self.output) {
@@ -125,6 +109,23 @@ impl Linear<'_> {
             });
         }
         (y, low)
+    }
+
+    /// `x Aᵀ`; nothing without an adapter.
+    ///
+    /// # Shapes
+    /// `[N, in]` to `[N, r]`.
+    pub(crate) fn low(&self, x: &[f32]) -> Buffer {
+        let Some(adapter) = &self.adapter else {
+            return Buffer::default();
+        };
+        let (rows, rank) = (x.len() / self.input, adapter.rank(self.input));
+        let thinned = adapter.thinned(x);
+        let input = Matrix::new(thinned.as_deref().unwrap_or(x), rows, self.input);
+        let mut low = Buffer::stale(rows * rank);
+        let a = Matrix::new(adapter.a, rank, self.input).transposed();
+        multiply(MatrixMut::new(&mut low, rows, rank), false, input, a, 1.0);
+        low
     }
 
     /// Slopes at the layer's numbers, and the one at x added to `x_slope`, where that is asked for.
@@ -181,9 +182,8 @@ impl Linear<'_> {
             low_slope
         });
         if let Some(x_slope) = x_slope {
-            let weight = Matrix::new(self.weight, self.output, self.input);
-            let out = MatrixMut::new(x_slope, rows, self.input);
-            multiply(out, true, slope, weight, 1.0);
+            self.weight
+                .back(x_slope, y_slope, [self.output, self.input]);
             if let (Some(adapter), Some(low_slope)) = (&self.adapter, &low_slope) {
                 let rank = adapter.rank(self.input);
                 let low_slope = Matrix::new(low_slope, rows, rank);

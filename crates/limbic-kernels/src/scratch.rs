@@ -1,37 +1,80 @@
 //! Memory that is used again: a fresh buffer of some megabytes comes from the system page by page, and touching it for
 //! the first time costs more than the arithmetic on it.
+//!
+//! One store serves all threads, since what one of them made another may drop. It keeps no more than was once in use at
+//! the same time.
 
-use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Numbers in memory that goes back to the thread's store when they are dropped.
+/// Numbers in memory that goes back to the store when they are dropped.
 #[derive(Debug, Default)]
 pub struct Buffer(Vec<f32>);
 
-thread_local! {
-    static STORE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+static STORE: Mutex<Store> = Mutex::new(Store {
+    idle: BTreeMap::new(),
+    idle_size: 0,
+    size_in_use: 0,
+    most_in_use: 0,
+});
+
+/// Sizes are capacities, in numbers.
+struct Store {
+    /// By capacity.
+    idle: BTreeMap<usize, Vec<Vec<f32>>>,
+    idle_size: usize,
+    size_in_use: usize,
+    most_in_use: usize,
 }
 
-/// Buffers that a thread keeps at most; a step of a deep decoder holds ten or so a block.
-const MOST: usize = 4096;
+impl Store {
+    /// No panic leaves it in between: whatever state it is in is a whole one.
+    fn lock() -> MutexGuard<'static, Self> {
+        STORE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The smallest that is large enough, if none of it would be wasted but half.
+    fn take(&mut self, length: usize) -> Option<Vec<f32>> {
+        let (&capacity, held) = self.idle.range_mut(length..=2 * length).next()?;
+        let numbers = held.pop();
+        if held.is_empty() {
+            self.idle.remove(&capacity);
+        }
+        self.idle_size -= capacity;
+        numbers
+    }
+
+    fn count_in(&mut self, capacity: usize) {
+        self.size_in_use += capacity;
+        self.most_in_use = self.most_in_use.max(self.size_in_use);
+    }
+
+    fn count_out(&mut self, capacity: usize) {
+        self.size_in_use -= capacity;
+    }
+
+    /// Keeps `numbers`, or gives them back where enough lies idle.
+    fn put(&mut self, numbers: Vec<f32>) -> Option<Vec<f32>> {
+        let capacity = numbers.capacity();
+        if self.idle_size + self.size_in_use + capacity > self.most_in_use {
+            return Some(numbers);
+        }
+        self.idle_size += capacity;
+        self.idle.entry(capacity).or_default().push(numbers);
+        None
+    }
+}
 
 impl Buffer {
     /// `length` numbers left over from anywhere: to be written before they are read.
     pub fn stale(length: usize) -> Self {
-        let found = STORE.with_borrow_mut(|store| {
-            // The smallest that is large enough, and not so large that it would be wasted.
-            let fits = |held: &Vec<f32>| held.capacity() >= length && held.capacity() <= 2 * length;
-            let fitting = store.iter().enumerate().filter(|(_, held)| fits(held));
-            let best = fitting.min_by_key(|(_, held)| held.capacity());
-            best.map(|(index, _)| index)
-                .map(|index| store.swap_remove(index))
-        });
+        let found = Store::lock().take(length);
         let mut numbers = found.unwrap_or_default();
-        if numbers.len() > length {
-            numbers.truncate(length);
-        } else {
-            numbers.resize(length, 0.0);
-        }
+        // Longer than before costs zeros for the difference; a new one is all zeros.
+        numbers.truncate(length);
+        numbers.resize(length, 0.0);
+        Store::lock().count_in(numbers.capacity());
         Self(numbers)
     }
 
@@ -51,7 +94,9 @@ impl Buffer {
 
     /// The numbers for good.
     pub fn into_vec(mut self) -> Vec<f32> {
-        std::mem::take(&mut self.0)
+        let numbers = std::mem::take(&mut self.0);
+        Store::lock().count_out(numbers.capacity());
+        numbers
     }
 }
 
@@ -61,13 +106,12 @@ impl Drop for Buffer {
         if numbers.capacity() == 0 {
             return;
         }
-        // A thread that ends has no store any more.
-        let _ = STORE.try_with(|store| {
-            let mut store = store.borrow_mut();
-            if store.len() < MOST {
-                store.push(numbers);
-            }
-        });
+        let mut store = Store::lock();
+        store.count_out(numbers.capacity());
+        let surplus = store.put(numbers);
+        // Freed after the lock is.
+        drop(store);
+        drop(surplus);
     }
 }
 
@@ -85,27 +129,53 @@ impl DerefMut for Buffer {
     }
 }
 
-impl From<Vec<f32>> for Buffer {
-    fn from(numbers: Vec<f32>) -> Self {
-        Self(numbers)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn store() -> Store {
+        Store {
+            idle: BTreeMap::new(),
+            idle_size: 0,
+            size_in_use: 0,
+            most_in_use: 0,
+        }
+    }
+
     #[test]
-    fn memory_is_used_again() {
-        let first = Buffer::copy(&[1.0; 1000]);
-        let place = first.as_ptr();
-        drop(first);
-        assert_eq!(Buffer::stale(900).as_ptr(), place);
-        assert_ne!(
-            Buffer::stale(100).as_ptr(),
-            place,
-            "not for what is much smaller"
-        );
+    fn memory_is_used_again_where_little_of_it_is_wasted() {
+        let mut store = store();
+        store.count_in(1000);
+        store.count_out(1000);
+        let numbers = Vec::with_capacity(1000);
+        let place = numbers.as_ptr();
+        assert!(store.put(numbers).is_none());
+        assert!(store.take(1001).is_none());
+        assert!(store.take(499).is_none(), "more than half would be wasted");
+        let again = store.take(500).unwrap();
+        assert_eq!(again.as_ptr(), place);
+        assert_eq!((store.idle_size, store.idle.len()), (0, 0));
+    }
+
+    #[test]
+    fn no_more_is_kept_than_was_in_use_at_once() {
+        let mut store = store();
+        store.count_in(100);
+        store.count_in(50);
+        store.count_out(100);
+        // 50 are in use still, so that 100 may lie idle.
+        assert!(store.put(Vec::with_capacity(100)).is_none());
+        assert!(store.put(Vec::with_capacity(1)).is_some());
+        store.count_out(50);
+        assert!(store.put(Vec::with_capacity(50)).is_none());
+        assert_eq!(store.idle_size, 150);
+    }
+
+    #[test]
+    fn numbers_outlive_their_way_through_the_store() {
+        assert!(Buffer::zeros(1000).iter().all(|number| *number == 0.0));
+        let copy = Buffer::copy(&[1.0, 2.0]);
+        assert_eq!((copy.len(), copy.into_vec()), (2, vec![1.0, 2.0]));
         assert!(Buffer::zeros(1000).iter().all(|number| *number == 0.0));
     }
 }

@@ -3,24 +3,10 @@
 //!
 //! A general product packs the matrix first, which is a second pass over it, and takes a single row on one thread.
 
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::Buffer;
-use crate::vector::widest;
-
-/// A matrix `[out, in]`, row after row, as it is stored.
-#[derive(Clone, Copy, Debug)]
-pub enum Stored<'a> {
-    /// F32.
-    F32(&'a [f32]),
-    /// BF16.
-    Bf16(&'a [bf16]),
-    /// F16.
-    F16(&'a [f16]),
-}
+use crate::{Buffer, Stored};
 
 /// Up to so many rows, this beats a general product.
 pub const MOST_THIN_ROWS: usize = 32;
@@ -78,14 +64,9 @@ pub fn thin_product(out: &mut [f32], x: &[f32], weight: Stored, [output, input]:
                 let range = start..start + together * input;
                 let weights: &[f32] = match weight {
                     Stored::F32(weights) => &weights[range],
-                    Stored::Bf16(weights) => {
+                    Stored::Bf16(_) | Stored::F16(_) => {
                         let wide = &mut buffer[..range.len()];
-                        widest(|| widen(wide, &weights[range]));
-                        wide
-                    }
-                    Stored::F16(weights) => {
-                        let wide = &mut buffer[..range.len()];
-                        weights[range].convert_to_f32_slice(wide);
+                        weight.widen(range, wide);
                         wide
                     }
                 };
@@ -94,23 +75,6 @@ pub fn thin_product(out: &mut [f32], x: &[f32], weight: Stored, [output, input]:
                 }
             }
         });
-}
-
-impl Stored<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(weights) => weights.len(),
-            Self::Bf16(weights) => weights.len(),
-            Self::F16(weights) => weights.len(),
-        }
-    }
-}
-
-#[inline(always)]
-fn widen(wide: &mut [f32], weights: &[bf16]) {
-    for (wide, weight) in wide.iter_mut().zip(weights) {
-        *wide = f32::from_bits(u32::from(weight.to_bits()) << 16);
-    }
 }
 
 /// A few rows of `x` with a few rows of the matrix, which lie in `weights` one after the other.
@@ -179,6 +143,8 @@ impl<const W: usize, const X: usize> WithSimd for Dots<'_, W, X> {
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
     use crate::vector::tests::numbers;
 

@@ -1,17 +1,18 @@
 //! Blocks on CPU, run whole by limbic-kernels on the tensors' own memory.
 //!
-//! Taken where everything is in F32 on the backend flex and no adapter is a DoRA; burn's operations, which run
-//! everywhere, are what it is tested against.
+//! Taken on the backend flex where what is trained is in F32 and no adapter is a DoRA; frozen matrices may be in 16 bits.
+//! burn's operations, which run everywhere, are what it is tested against.
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::module::{Param, ParamId};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData, bf16, f16};
 use limbic_kernels::{
     Adapter, Block as Kernel, BlockGradients, BlockShape, Buffer, Kept, Linear, LinearGradients,
-    Norm, Rotary, Segment, Sequences,
+    Norm, Rotary, Segment, Sequences, Stored,
 };
 
+use crate::lora::with_dtype;
 use crate::norm::RmsNorm;
 use crate::rope::half_tables;
 use crate::tape::{Recompute, Slopes};
@@ -44,6 +45,18 @@ struct Step {
 #[derive(Debug)]
 pub(crate) struct Host(FlexTensor);
 
+/// The memory of a matrix, in any precision.
+#[derive(Debug)]
+pub(crate) struct HostMatrix(FlexTensor);
+
+/// A matrix `[out, in]` that products are taken with.
+#[derive(Debug)]
+struct WeightNumbers {
+    id: ParamId,
+    host: HostMatrix,
+    is_trained: bool,
+}
+
 /// A parameter.
 #[derive(Debug)]
 struct Numbers {
@@ -67,7 +80,7 @@ struct NormNumbers {
 
 #[derive(Debug)]
 struct LinearNumbers {
-    weight: Numbers,
+    weight: WeightNumbers,
     bias: Option<Numbers>,
     input: usize,
     output: usize,
@@ -101,13 +114,52 @@ impl Host {
     }
 }
 
+impl HostMatrix {
+    /// `None` for a tensor of another backend.
+    pub(crate) fn of(tensor: &Tensor<2>) -> Option<Self> {
+        let plain = tensor.clone().without_autodiff();
+        let tensor = plain.try_into_primitive::<Flex>().ok()?.to_contiguous();
+        let is_stored = matches!(tensor.dtype(), DType::F32 | DType::BF16 | DType::F16);
+        is_stored.then_some(Self(tensor))
+    }
+
+    pub(crate) fn stored(&self) -> Stored<'_> {
+        let whole = "a contiguous tensor is one slice";
+        match self.0.dtype() {
+            DType::F32 => Stored::F32(self.0.as_slice().expect(whole)),
+            DType::BF16 => Stored::Bf16(self.0.as_slice::<bf16>().expect(whole)),
+            _ => Stored::F16(self.0.as_slice::<f16>().expect(whole)),
+        }
+    }
+}
+
+impl WeightNumbers {
+    /// `None` for a matrix of another backend, and for a trained one in 16 bits.
+    fn of(parameter: &Param<Tensor<2>>) -> Option<Self> {
+        let value = parameter.val();
+        let is_trained = value.is_require_grad();
+        let host = HostMatrix::of(&value)?;
+        (!is_trained || value.dtype() == DType::F32).then_some(Self {
+            id: parameter.id,
+            host,
+            is_trained,
+        })
+    }
+}
+
 impl Numbers {
+    /// What is frozen and small may be in 16 bits: it is widened here.
     fn of<const D: usize>(parameter: &Param<Tensor<D>>) -> Option<Self> {
         let value = parameter.val();
+        let is_trained = value.is_require_grad();
+        let host = match is_trained {
+            true => Host::of(&value),
+            false => Host::of(&with_dtype(value, DType::F32)),
+        };
         Some(Self {
             id: parameter.id,
-            host: Host::of(&value)?,
-            is_trained: value.is_require_grad(),
+            host: host?,
+            is_trained,
         })
     }
 
@@ -152,7 +204,7 @@ impl LinearNumbers {
             Some(bias) => Some(Numbers::of(bias)?),
         };
         Some(Self {
-            weight: Numbers::of(&linear.weight)?,
+            weight: WeightNumbers::of(&linear.weight)?,
             bias,
             input,
             output,
@@ -162,7 +214,7 @@ impl LinearNumbers {
 
     fn kernel<'a>(&'a self, mask: Option<&'a [f32]>) -> Linear<'a> {
         Linear {
-            weight: self.weight.get(),
+            weight: self.weight.host.stored(),
             bias: self.bias.as_ref().map(Numbers::get),
             input: self.input,
             output: self.output,
@@ -188,30 +240,33 @@ impl LinearNumbers {
         }
     }
 
-    fn parameters(&self) -> impl Iterator<Item = &Numbers> {
-        let adapter = self
-            .adapter
-            .iter()
-            .flat_map(|adapter| [&adapter.a, &adapter.b]);
-        [&self.weight].into_iter().chain(&self.bias).chain(adapter)
+    fn is_trained(&self) -> bool {
+        let adapter = self.adapter.iter();
+        let adapter = adapter.flat_map(|adapter| [&adapter.a, &adapter.b]);
+        let mut numbers = adapter.chain(&self.bias);
+        self.weight.is_trained || numbers.any(|numbers| numbers.is_trained)
     }
 
     fn add(&self, gradients: LinearGradients, slopes: &mut Slopes, device: &Device) {
         let LinearGradients { weight, bias, a, b } = gradients;
-        add(Some(&self.weight), weight, slopes, device);
-        add(self.bias.as_ref(), bias, slopes, device);
+        if self.weight.is_trained {
+            add(self.weight.id, weight, slopes, device);
+        }
         let adapter = self.adapter.as_ref();
-        add(adapter.map(|adapter| &adapter.a), a, slopes, device);
-        add(adapter.map(|adapter| &adapter.b), b, slopes, device);
+        let of_adapter = adapter.map(|adapter| [(&adapter.a, a), (&adapter.b, b)]);
+        let small = self.bias.as_ref().map(|numbers| (numbers, bias));
+        for (numbers, slope) in small.into_iter().chain(of_adapter.into_iter().flatten()) {
+            if numbers.is_trained {
+                add(numbers.id, slope, slopes, device);
+            }
+        }
     }
 }
 
-fn add(parameter: Option<&Numbers>, slope: Option<Vec<f32>>, slopes: &mut Slopes, device: &Device) {
-    let trained = parameter.filter(|parameter| parameter.is_trained);
-    if let (Some(parameter), Some(slope)) = (trained, slope) {
+fn add(id: ParamId, slope: Option<Vec<f32>>, slopes: &mut Slopes, device: &Device) {
+    if let Some(slope) = slope {
         let shape = [slope.len()];
-        let slope = Tensor::from_data(TensorData::new(slope, shape), device);
-        slopes.add(parameter.id, slope);
+        slopes.add(id, Tensor::from_data(TensorData::new(slope, shape), device));
     }
 }
 
@@ -300,9 +355,8 @@ impl Fused {
     /// Whether a block has a trained parameter.
     pub(crate) fn is_trained(&self) -> bool {
         let of_block = |block: &BlockNumbers| {
-            let mut linears = block.linears.iter().flat_map(LinearNumbers::parameters);
             block.norms.iter().any(|norm| norm.weight.is_trained)
-                || linears.any(|numbers| numbers.is_trained)
+                || block.linears.iter().any(LinearNumbers::is_trained)
         };
         self.blocks.iter().any(of_block)
     }
@@ -343,7 +397,9 @@ impl Fused {
         let mut x = self.input(embeddings);
         for number in 0..self.blocks.len() {
             let (y, kept) = self.with_block(number, |block| block.forward(&x));
-            let kept = (recompute == Recompute::None).then_some(kept);
+            // The last one's way back begins at once.
+            let is_last = number + 1 == self.blocks.len();
+            let kept = (is_last || recompute == Recompute::None).then_some(kept);
             self.steps.push(Step { input: x, kept });
             x = y;
         }
@@ -363,7 +419,7 @@ impl Fused {
             let Step { input, kept } = self.steps.pop().expect("one step a block");
             let wants_x = number > 0 || wants_input;
             let (at_input, gradients) = self.with_block(number, |block| {
-                let kept = kept.unwrap_or_else(|| block.forward(&input).1);
+                let kept = kept.unwrap_or_else(|| block.again(&input));
                 block.backward(&input, kept, slope, wants_x)
             });
             self.add(number, gradients, slopes);
@@ -379,7 +435,9 @@ impl Fused {
         let block = &self.blocks[number];
         let norms = [gradients.input_norm, gradients.post_norm];
         for (norm, slope) in block.norms.iter().zip(norms) {
-            add(Some(&norm.weight), slope, slopes, &self.device);
+            if norm.weight.is_trained {
+                add(norm.weight.id, slope, slopes, &self.device);
+            }
         }
         for (linear, of_linear) in block.linears.iter().zip(gradients.linears) {
             linear.add(of_linear, slopes, &self.device);

@@ -7,7 +7,11 @@
 use burn::tensor::TensorData;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
+#[cfg(feature = "flex")]
+use limbic_kernels::Stored;
 
+#[cfg(feature = "flex")]
+use crate::fused::{Host, HostMatrix};
 use crate::lora::{project, with_dtype};
 use crate::{Dropout, Llama};
 
@@ -41,13 +45,11 @@ impl Llama {
             weight: weight.clone().without_autodiff(),
             targets,
         };
-        if !x.is_tracked() && !weight.is_tracked() {
-            return plain.run(Wanted::default()).loss;
-        }
-        let found = plain.run(Wanted {
+        let wanted = Wanted {
             x: x.is_tracked(),
             weight: weight.is_tracked(),
-        });
+        };
+        let found = plain.run(wanted, (LOGITS / self.config().vocab_size).max(1));
         let with_x = match found.x {
             None => found.loss,
             Some(slope) => with_slope(found.loss, x, slope),
@@ -81,7 +83,7 @@ struct Chunks {
 }
 
 /// Which slopes are asked for.
-#[derive(Default)]
+#[derive(Clone, Copy)]
 struct Wanted {
     x: bool,
     weight: bool,
@@ -96,11 +98,11 @@ struct Found {
 }
 
 impl Chunks {
-    fn run(&self, wanted: Wanted) -> Found {
+    /// Goes through `size` positions at a time.
+    fn run(&self, wanted: Wanted, size: usize) -> Found {
         let [positions, _] = self.x.dims();
         let [vocabulary, width] = self.weight.dims();
         let device = self.x.device();
-        let size = (LOGITS / vocabulary).max(1);
         let mut loss = Tensor::<1>::zeros([1], &device);
         let mut x_slopes = Vec::new();
         let mut weight_slope: Option<Tensor<2>> = None;
@@ -108,13 +110,11 @@ impl Chunks {
             let count = size.min(positions - first);
             let x = self.x.clone().narrow(0, first, count);
             let targets = self.targets.clone().narrow(0, first, count);
-            let logits = project(x.clone(), self.weight.clone());
+            let logits = self.logits(x.clone());
             let (of_chunk, slope) = loss_and_slope(logits, targets);
             loss = loss + of_chunk;
             if wanted.x {
-                let weight = self.weight.clone();
-                let slope = with_dtype(slope.clone(), weight.dtype());
-                x_slopes.push(with_dtype(slope.matmul(weight), DType::F32));
+                x_slopes.push(self.at_states(slope.clone()));
             }
             if wanted.weight {
                 let of_chunk = slope.transpose().matmul(x);
@@ -136,10 +136,59 @@ impl Chunks {
     }
 }
 
+impl Chunks {
+    /// `x Wᵀ`
+    fn logits(&self, x: Tensor<2>) -> Tensor<2> {
+        #[cfg(feature = "flex")]
+        if let Some(logits) = self.in_16_bits(
+            &x,
+            [x.dims()[0], self.weight.dims()[0]],
+            |w, out, x, shape| w.there(out, x, shape),
+        ) {
+            return logits;
+        }
+        project(x, self.weight.clone())
+    }
+
+    /// The slope at the states, given the one at the logits.
+    fn at_states(&self, slope: Tensor<2>) -> Tensor<2> {
+        #[cfg(feature = "flex")]
+        if let Some(slope) = self.in_16_bits(
+            &slope,
+            [slope.dims()[0], self.weight.dims()[1]],
+            |w, out, y, shape| w.back(out, y, shape),
+        ) {
+            return slope;
+        }
+        let weight = self.weight.clone();
+        let slope = with_dtype(slope, weight.dtype());
+        with_dtype(slope.matmul(weight), DType::F32)
+    }
+
+    /// A product with a matrix in 16 bits, which burn would widen as a whole each time.
+    #[cfg(feature = "flex")]
+    fn in_16_bits(
+        &self,
+        x: &Tensor<2>,
+        shape: [usize; 2],
+        product: impl Fn(&Stored, &mut [f32], &[f32], [usize; 2]),
+    ) -> Option<Tensor<2>> {
+        let weight = HostMatrix::of(&self.weight)?;
+        let host = Host::of(x)?;
+        let stored = weight.stored();
+        if matches!(stored, Stored::F32(_)) {
+            return None;
+        }
+        let mut out = vec![0.0; shape[0] * shape[1]];
+        product(&stored, &mut out, host.numbers(), self.weight.dims());
+        Some(Tensor::from_data(TensorData::new(out, shape), &x.device()))
+    }
+}
+
 /// The loss of a chunk, `[1]`, and its slope at the logits, `softmax(logits) - [target]`.
 fn loss_and_slope(logits: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<2>) {
     #[cfg(feature = "flex")]
-    if crate::fused::Host::of(&logits).is_some() {
+    if Host::of(&logits).is_some() {
         return on_cpu(logits, targets);
     }
     let log_shares = log_softmax(logits, 1);
@@ -163,4 +212,76 @@ fn on_cpu(logits: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<2>) 
     let loss = limbic_kernels::cross_entropy(&mut numbers, &targets);
     let slope = Tensor::from_data(TensorData::new(numbers, shape), &device);
     (Tensor::from_data([loss as f32], &device), slope)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution, TensorData};
+
+    use super::*;
+
+    fn host(x: Tensor<2>) -> Vec<f32> {
+        x.into_data().try_into_vec().unwrap()
+    }
+
+    fn assert_close(got: &[f32], wanted: &[f32], what: &str) {
+        let largest = wanted.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        for (got, wanted) in got.iter().zip(wanted) {
+            assert!(
+                (got - wanted).abs() < 1e-5 * largest,
+                "{what}: {got} {wanted}"
+            );
+        }
+    }
+
+    #[test]
+    fn chunks_give_the_loss_and_the_slopes_of_all_logits_at_once() {
+        let device = Device::flex();
+        let (positions, width, vocabulary) = (7, 12, 50);
+        device.seed(3);
+        let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+        let (x, weight) = (random([positions, width]), random([vocabulary, width]));
+        let targets = TensorData::from([0i64, 49, 3, 3, 20, 7, 48]);
+        let targets = Tensor::<1, Int>::from_data(targets, &device);
+
+        let leaf = |x: &Tensor<2>| x.clone().autodiff().require_grad();
+        let (x_leaf, weight_leaf) = (leaf(&x), leaf(&weight));
+        let whole = on_tape(
+            project(x_leaf.clone(), weight_leaf.clone()),
+            targets.clone(),
+        );
+        let wanted = f64::from(whole.clone().inner().into_scalar::<f32>());
+        let gradients = whole.backward();
+        let [at_x, at_weight] = [x_leaf, weight_leaf].map(|x| host(x.grad(&gradients).unwrap()));
+
+        let chunks = Chunks { x, weight, targets };
+        for size in [1, 3, 7, 100] {
+            let both = Wanted {
+                x: true,
+                weight: true,
+            };
+            let found = chunks.run(both, size);
+            let loss = f64::from(found.loss.into_scalar::<f32>());
+            assert!(
+                (loss / wanted - 1.0).abs() < 1e-6,
+                "{size}: {loss} {wanted}"
+            );
+            assert_close(&host(found.x.unwrap()), &at_x, "states");
+            assert_close(&host(found.weight.unwrap()), &at_weight, "output layer");
+        }
+    }
+
+    #[test]
+    fn what_carries_a_slope_adds_nothing_to_the_value() {
+        let device = Device::flex();
+        let x = Tensor::<2>::full([3, 4], 1e4, &device)
+            .autodiff()
+            .require_grad();
+        let slope = Tensor::<2>::full([3, 4], 0.3, &device);
+        let value = Tensor::<1>::from_data([0.123_456_79f32], &device);
+        let with = with_slope(value.clone(), x.clone(), slope.clone());
+        let (got, wanted) = (with.clone().inner(), value);
+        assert_eq!(got.into_scalar::<f32>(), wanted.into_scalar::<f32>());
+        assert_eq!(host(x.grad(&with.backward()).unwrap()), host(slope));
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use burn::module::{Module, ModuleMapper, Param};
@@ -22,7 +23,7 @@ use crate::features::EncodedClip;
 use crate::optimizer::{AdamW, clip, global_norm};
 use crate::replicas::{Replicas, StepGradient};
 use crate::terms::{LossMeans, Term};
-use crate::{Batching, LossRecipe, Objectives, RunError, Stored, TrainRecipe};
+use crate::{Batching, Calibration, LossRecipe, Objectives, RunError, Stored, TrainRecipe};
 
 /// Positions of a sample that a projector makes, where the prompt has room for them.
 const MEDIA_TOKENS: usize = 32;
@@ -97,7 +98,8 @@ impl StepConfig {
         let vocabulary = self.decoder.vocab_size;
         let objectives = Objectives::over(&loss, &config, 0, vocabulary, &[], SEED)?;
         let recipe: TrainRecipe = serde_json::from_value(json!({
-            "steps": u64::MAX, "batch_size": self.batch, "shards": self.shards, "batching": self.batching, "recompute": self.recompute, "decay": "constant",
+            "steps": u64::MAX, "batch_size": self.batch, "shards": self.shards, "decay": "constant",
+            "batching": self.batching, "recompute": self.recompute,
             "learning_rate": { "lora": 1e-4, "projectors": 1e-4 },
         }))?;
         Self::assemble(model, devices, objectives, recipe, samples)
@@ -260,6 +262,32 @@ impl StepBench {
             slots,
             supervised: divisors[Term::Lm] as usize,
         })
+    }
+
+    /// Tries the plans for `cores` cores and keeps the fastest, as the first steps of a run do on CPU. Returns what its
+    /// steps did.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step); threads that cannot be started.
+    pub fn calibrate(&mut self, cores: usize) -> anyhow::Result<Vec<StepDone>> {
+        let mut done = Vec::new();
+        let Some(mut calibration) = Calibration::new(cores, self.recipe.shards) else {
+            return Ok(done);
+        };
+        loop {
+            let plan = calibration.plan();
+            self.replicas.adopt(plan)?;
+            while calibration.plan() == plan {
+                let began = Instant::now();
+                let step = self.step()?;
+                done.push(step);
+                let speed = step.slots as f64 / began.elapsed().as_secs_f64();
+                if calibration.record(speed).is_some() {
+                    self.replicas.adopt(calibration.plan())?;
+                    return Ok(done);
+                }
+            }
+        }
     }
 
     /// Number of values that are trained.

@@ -21,6 +21,8 @@ use crate::file_digest::FileDigests;
 use crate::loose_file::PARTIAL;
 use crate::recipe::CacheRecipe;
 
+/// What the names of entries end with.
+const ENTRY: &str = ".features";
 /// Uses of an entry that are closer than this count as one: a read need not write.
 const SAME_USE: Duration = Duration::from_secs(3600);
 /// No file takes so long to be written: whoever began it has been killed.
@@ -142,7 +144,7 @@ impl FeatureCache {
 
     fn path(&self, key: &str) -> PathBuf {
         let folder = self.folder.join(&key[..2]);
-        folder.join(format!("{key}.features"))
+        folder.join(format!("{key}{ENTRY}"))
     }
 
     /// Counts what was added. Others add too, so all is counted anew from time to time.
@@ -170,12 +172,18 @@ impl FeatureCache {
         let mut total = 0;
         for file in files(&self.folder) {
             let path = file.path();
+            let name = path.to_string_lossy();
+            let is_partial = name.ends_with(PARTIAL);
+            // Whatever else lies there is somebody's.
+            if !is_partial && !name.ends_with(ENTRY) {
+                continue;
+            }
             let Ok(found) = file.metadata() else { continue };
             let Ok(used) = found.modified() else { continue };
-            if path.to_string_lossy().ends_with(PARTIAL) {
+            if is_partial {
                 if is_older(used, ABANDONED) {
                     // Another process may have been quicker.
-                    let _ = fs::remove_file(path);
+                    let _ = fs::remove_file(&path);
                 }
                 continue;
             }
@@ -292,12 +300,13 @@ mod tests {
             file.set_modified(SystemTime::now() - age).unwrap();
             path
         };
+        let other = partial("notes.txt", 1_000_000);
         let [young, old] = [
             partial(".a.partial", 3000),
             partial(".b.partial", 1_000_000),
         ];
         // The first is the oldest, but it is used again.
-        assert!(filled.get(&keys[0]).is_some());
+        assert!(filled.get(&keys[0]).is_some_and(|found| found.is_some()));
         let small = cache(folder.path(), 6000);
         small.put(&keys[8], Some(&features(8.0)));
         let left: Vec<bool> = keys.iter().map(|key| small.path(key).exists()).collect();
@@ -307,7 +316,7 @@ mod tests {
             .sum();
         assert!((3000..=6000).contains(&size), "{size}");
         assert!(small.report().removed >= 4);
-        assert!(young.exists() && !old.exists());
+        assert!(young.exists() && other.exists() && !old.exists());
         // It goes on within its bound.
         for key in &keys {
             small.put(key, Some(&features(1.0)));

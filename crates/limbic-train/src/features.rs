@@ -240,14 +240,13 @@ impl FeatureReader {
         }
         let of_input = |number: &usize| perceived[*number].clone();
         let features: Vec<Option<Stored>> = self.perception_of.iter().map(of_input).collect();
-        let mut checks = self.inputs.iter().zip(&features).map(|(input, features)| {
-            let features = features.as_ref();
-            features.map_or(Ok(()), |features| check_length(input, features.length()))
-        });
+        let mut inputs = self.inputs.iter().zip(&features);
         let mut fusions = self.fusions.iter();
-        let checked = checks
-            .by_ref()
-            .collect::<Result<(), _>>()
+        let checked = inputs
+            .try_for_each(|(input, features)| match features {
+                Some(features) => check_length(input, features.length()),
+                None => Ok(()),
+            })
             .and_then(|()| fusions.try_for_each(|fused| self.check_fusion(fused, &features)));
         Ok(match checked {
             Err(refusal) => Err(quarantined(refusal)),

@@ -69,7 +69,7 @@ impl FileDigests {
         Self { folder }
     }
 
-    /// SHA-256 of a file in hex, and the state it was hashed in.
+    /// SHA-256 of a file in hex, and the state it was in when that was begun.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -80,12 +80,11 @@ impl FileDigests {
             return Ok((sha256, state));
         }
         let sha256 = file_digest(path)?;
-        let after = FileState::of(path)?;
-        if after == state && state.is_settled() {
+        if state.is_settled() && FileState::of(path)? == state {
             // Not remembering costs time and nothing else.
             let _ = remember(&place, &state, &sha256);
         }
-        Ok((sha256, after))
+        Ok((sha256, state))
     }
 
     /// The same of a file, or of all files in a folder with their names; folders in it and hidden files are left out.

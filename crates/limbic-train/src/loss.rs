@@ -12,6 +12,24 @@ use crate::objectives::Objectives;
 use crate::shard::Reading;
 use crate::terms::{LossSums, PerTerm, Term};
 
+/// Sums that may still be on their way: reading them waits for the device.
+pub(crate) struct PendingSums(Vec<(Term, Tensor<1>)>);
+
+impl PendingSums {
+    /// The sums, in one transfer.
+    pub(crate) fn read(self) -> LossSums {
+        let mut sums = LossSums::default();
+        let (terms, values): (Vec<Term>, Vec<Tensor<1>>) = self.0.into_iter().unzip();
+        if !values.is_empty() {
+            let values = Tensor::cat(values, 0).into_data();
+            for (term, value) in terms.into_iter().zip(values.iter::<f32>()) {
+                sums[term] = f64::from(value);
+            }
+        }
+        sums
+    }
+}
+
 /// A shard's share of the step's loss, to run backward from, and its sums. `None` where it has nothing to learn.
 ///
 /// `shares` are the terms' weights over their divisors; `pull` is what gathered losses do to this shard.
@@ -20,15 +38,16 @@ pub(crate) fn joint_loss(
     objectives: &Objectives,
     shares: &PerTerm<f64>,
     pull: Option<&Pull>,
-) -> (Option<Tensor<1>>, LossSums) {
+) -> (Option<Tensor<1>>, PendingSums) {
     let pulled = pull.and_then(|pull| pull.on(&reading));
-    let mut sums = LossSums::default();
+    let mut pending = Vec::new();
     let mut terms = Vec::new();
     for (term, sum) in own_sums(reading, objectives) {
-        sums[term] = value(&sum);
+        pending.push((term, sum.clone().without_autodiff()));
         terms.push(sum * shares[term]);
     }
-    (terms.into_iter().chain(pulled).reduce(|a, b| a + b), sums)
+    let total = terms.into_iter().chain(pulled).reduce(|a, b| a + b);
+    (total, PendingSums(pending))
 }
 
 /// The sums over a shard's own samples, of each term that it has some of.

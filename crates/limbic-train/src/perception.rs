@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use burn::tensor::Device;
 use limbic_data::{
@@ -41,6 +41,8 @@ pub(crate) struct Perception {
 pub(crate) struct LateEncoder {
     config: EncoderConfig,
     built: OnceLock<Encoder>,
+    /// Held while it is built: it may be too large to be there twice.
+    building: Mutex<()>,
 }
 
 /// Where the features of a clip lie in the cache.
@@ -63,6 +65,7 @@ impl LateEncoder {
         Self {
             config: config.clone(),
             built: OnceLock::new(),
+            building: Mutex::default(),
         }
     }
 
@@ -82,6 +85,7 @@ impl LateEncoder {
     /// # Errors
     /// What stands in the way, beyond what [`EncoderConfig::check`] knows.
     pub(crate) fn build(&self, device: &Device) -> Result<&Encoder, EncoderError> {
+        let _alone = self.building.lock();
         if let Some(encoder) = self.built.get() {
             return Ok(encoder);
         }

@@ -172,7 +172,12 @@ impl Replicas {
             let gradient = objective
                 .filter(Tensor::is_tracked)
                 .map(|objective| trainables.gradients(&model, &tape.backward(objective)));
-            (gradient, sums, batch.num_positions(), batch.num_slots())
+            (
+                gradient,
+                sums.read(),
+                batch.num_positions(),
+                batch.num_slots(),
+            )
         };
         let count = shards.shards.len();
         let per_shard = self.run(count, job);

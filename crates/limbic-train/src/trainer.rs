@@ -161,7 +161,14 @@ impl<'a> Trainer<'a> {
 
     fn run_steps(&mut self, ahead: &Ahead<Ready>, stop: &AtomicBool) -> anyhow::Result<()> {
         while self.progress.step < self.setup.recipe.train.steps && !self.is_out_of_patience() {
-            let ready = self.log.waiting(|| ahead.next())?;
+            let ready = match self.log.waiting(|| ahead.next()) {
+                Ok(ready) => ready,
+                Err(error) => {
+                    // What was learnt so far does not suffer from a file that went missing.
+                    self.save()?;
+                    return Err(error);
+                }
+            };
             self.step(&ready.shards)?;
             let every = self.setup.recipe.evaluation.every;
             if self.is_due(every) || every > 0 && self.is_last() {

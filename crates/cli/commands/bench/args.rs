@@ -101,7 +101,7 @@ pub(crate) struct RunArgs {
     /// Threads on the host; by default one a core
     #[arg(long, value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
-    /// As for train; by default as many replicas on the CPU as there are threads
+    /// As for train; by default replicas on the CPU, on the fastest of the plans for these threads
     #[arg(long, alias = "device")]
     pub(crate) devices: Option<String>,
 }
@@ -210,6 +210,9 @@ pub(crate) enum CropName {
 
 #[derive(clap::Args, Serialize)]
 pub(crate) struct EncodeArgs {
+    /// Video or audio files, to be encoded and then to be found in a feature cache; by default noise is encoded
+    #[serde(skip)]
+    pub(crate) files: Vec<PathBuf>,
     /// A file of configs/encoders; by default a vision transformer of the shape of ViT-L/14
     #[arg(long)]
     pub(crate) encoder: Option<PathBuf>,

@@ -1,14 +1,19 @@
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
+use burn::tensor::Device;
+use limbic_data::{Clip, Crop, FrameSampler};
 use limbic_encoders::{Encoder, EncoderConfig, Media, Modality};
-use limbic_train::RunError;
+use limbic_model::{ArtifactConfig, FORMAT, InputConfig};
+use limbic_train::{CacheRecipe, FeatureReader, RunError};
 use limbic_weights::CounterRng;
 use rayon::prelude::*;
 use serde_json::json;
 
 use super::args::EncodeArgs;
-use super::measure;
+use super::measure::{self, Times};
 
 pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
     let config = match &args.encoder {
@@ -16,6 +21,9 @@ pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
         None => vit_large()?,
     };
     let device = measure::one_device(&args.run)?;
+    if !args.files.is_empty() {
+        return files(args, config, &device);
+    }
     let encoder = config.init(&device)?;
     let count = args.batch.unwrap_or_else(rayon::current_num_threads);
     let clips: Vec<Noise> = (0..count as u64)
@@ -33,6 +41,76 @@ pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
         "peak_device_mib": measure::peak_device_mib(&[device]),
     });
     measure::print("encode", args, &times, "run", figures)
+}
+
+/// Reads and encodes files, without the feature cache and then with a full one, as a later run finds it.
+fn files(args: &EncodeArgs, encoder: EncoderConfig, device: &Device) -> anyhow::Result<()> {
+    let is_video = encoder.modality() == Modality::Video;
+    let config = artifact(&InputConfig {
+        name: "media".into(),
+        placeholder: "<media>".into(),
+        encoder,
+        projector: None,
+        frames: is_video.then_some(FrameSampler::Uniform { count: args.frames }),
+        crop: is_video.then_some(Crop::Squash),
+    })?;
+    let clips: Vec<Clip> = args.files.iter().map(|path| clip(path)).collect();
+    let clips: Vec<&Clip> = clips.iter().collect();
+    let read = |reader: &Arc<FeatureReader>| -> anyhow::Result<()> {
+        let (encoded, _) = reader.read_all(&clips, 0.0, &|_| (), &AtomicBool::new(false))?;
+        match encoded.iter().find(|clip| clip.features[0].is_none()) {
+            None => Ok(()),
+            Some(empty) => Err(RunError::Data(format!(
+                "{} has nothing that the encoder reads; leave it out",
+                empty.clip.id
+            ))
+            .into()),
+        }
+    };
+    let folder = tempfile::tempdir()?;
+    let on = CacheRecipe {
+        directory: folder.path().to_path_buf(),
+        ..CacheRecipe::default()
+    };
+    let off = CacheRecipe {
+        enabled: false,
+        ..on.clone()
+    };
+    let (warmup, steps) = (args.run.warmup, args.run.steps);
+    let encoding = FeatureReader::new(&config, device, &off)?;
+    // Builds the encoder, which no pass does again.
+    read(&encoding)?;
+    let (encoding, _) = measure::repeat(warmup, steps, || read(&encoding))?;
+    read(&FeatureReader::new(&config, device, &on)?)?;
+    let (cached, _) = measure::repeat(warmup, steps, || {
+        read(&FeatureReader::new(&config, device, &on)?)
+    })?;
+    let per_second = |times: &Times| clips.len() as f64 / times.median();
+    let figures = json!({
+        "samples_per_s": measure::rounded(per_second(&encoding)),
+        "cached_samples_per_s": measure::rounded(per_second(&cached)),
+        "cache_gain": measure::rounded(encoding.median() / cached.median()),
+        "feature_dim": config.inputs[0].encoder.feature_dim(),
+        "peak_device_mib": measure::peak_device_mib(&[device.clone()]),
+    });
+    measure::print("encode", args, &encoding, "run", figures)
+}
+
+/// A file whose pictures or sound are read.
+fn clip(path: &Path) -> Clip {
+    Clip {
+        id: path.display().to_string(),
+        video: Some(path.to_path_buf()),
+        ..Clip::default()
+    }
+}
+
+/// A model that perceives `input` alone.
+fn artifact(input: &InputConfig) -> anyhow::Result<ArtifactConfig> {
+    Ok(serde_json::from_value(json!({
+        "format": FORMAT, "run": "bench", "decoder": "own", "inputs": [input], "transcript": false,
+        "prompt": { "template": ["{instruction}"], "instructions": {} }, "labels": null, "head": null,
+    }))?)
 }
 
 fn read(path: &Path) -> anyhow::Result<EncoderConfig> {

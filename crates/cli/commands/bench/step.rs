@@ -31,8 +31,14 @@ pub(crate) fn run(args: &StepArgs) -> anyhow::Result<()> {
     };
     let devices = measure::devices(&args.run)?;
     let mut bench = config.init(&devices)?;
+    // Whoever names devices has a plan.
+    let mut steps = match args.run.devices {
+        None => bench.calibrate(rayon::current_num_threads())?,
+        Some(_) => Vec::new(),
+    };
     let (replicas, threads) = bench.plan();
-    let (times, steps) = measure::repeat(args.run.warmup, args.run.steps, || bench.step())?;
+    let (times, timed) = measure::repeat(args.run.warmup, args.run.steps, || bench.step())?;
+    steps.extend(timed);
     // The command line wants at least one step.
     let (first, last) = (steps[0], steps[steps.len() - 1]);
     let StepDone {

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# How the cost of a training step grows with positions, samples, blocks, vocabulary and supervised positions, of limbic and
+# of PyTorch + PEFT: one shape is varied in one number at a time. Prints the machine and a Markdown table.
+#
+#     PEER_PYTHON=venv/bin/python scripts/bench/scaling.sh
+#     scripts/bench/scaling.sh seq batch         some of the numbers
+#
+# Variables are those of vs_peer.sh; ROUNDS is 1 unless it is set.
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+peer_python="${PEER_PYTHON:-python3}"
+limbic="${LIMBIC:-$root/target/release/limbic}"
+threads="${THREADS:-$(nproc)}"
+lines="${LINES:-$(mktemp)}"
+
+declare -A values=(
+    [seq]="128 256 512 1024"
+    [batch]="1 2 4 8"
+    [layers]="2 4 8 16"
+    [vocab]="8000 32000 128000"
+    [answer]="4 32 128 255"
+)
+order=(seq batch layers vocab answer)
+base=(--dim 512 --layers 4 --heads 8 --kv-heads 8 --ffn 1376 --vocab 32000 --batch 4 --seq 256 --answer 12)
+
+chosen=("$@")
+[ $# -gt 0 ] || chosen=("${order[@]}")
+for number in "${chosen[@]}"; do
+    if [ -z "${values[$number]:-}" ]; then
+        echo "\`$number\` is not varied; wanted some of ${order[*]}" >&2
+        exit 2
+    fi
+done
+
+# The base's value of a flag gives way to the one that is varied.
+with() {
+    local flag="--$1" value="$2" index
+    flags=("${base[@]}")
+    for ((index = 0; index < ${#flags[@]}; index += 2)); do
+        if [ "${flags[$index]}" = "$flag" ]; then flags[index + 1]="$value"; fi
+    done
+}
+
+common=(--steps "${STEPS:-6}" --warmup 2 --threads "$threads")
+for ((round = 0; round < ${ROUNDS:-1}; round++)); do
+    for number in "${chosen[@]}"; do
+        for value in ${values[$number]}; do
+            with "$number" "$value"
+            label="{\"who\": \"WHO\", \"name\": \"$number\", \"value\": $value, "
+            echo "bench: $number $value" >&2
+            # shellcheck disable=SC2086
+            "$limbic" bench step "${flags[@]}" "${common[@]}" ${LIMBIC_FLAGS:-} |
+                sed "s/^{/${label/WHO/limbic}/" >>"$lines"
+            "$peer_python" "$root/scripts/bench/peer_step.py" "${flags[@]}" "${common[@]}" |
+                sed "s/^{/${label/WHO/float32}/" >>"$lines"
+        done
+    done
+done
+"$peer_python" "$root/scripts/bench/report.py" scaling "$lines"
