@@ -17,9 +17,8 @@ const PIECE: usize = 64 * 1024;
 /// Rows of the matrix that are taken together, so that a row of `x` is read once for all of them.
 const TOGETHER: usize = 4;
 
-/// Rows of `x` that are taken together, so that a row of the matrix is read once for all of them. Their sums with two
-/// rows of the matrix, or those of half as many with four, fit into registers.
-const AT_ONCE: usize = 8;
+/// Rows of `x` that are taken together: their sums with the rows of the matrix fit into registers.
+const AT_ONCE: usize = 4;
 
 /// `out = x Wᵀ`, sums in F32. A row's numbers do not depend on how many others there are.
 ///
@@ -72,14 +71,7 @@ pub fn thin_product(out: &mut [f32], x: &[f32], weight: Stored, [output, input]:
                     }
                 };
                 for (out, x) in out.chunks_mut(AT_ONCE).zip(x.chunks(AT_ONCE)) {
-                    let height = if x.len() > AT_ONCE / 2 {
-                        TOGETHER / 2
-                    } else {
-                        TOGETHER
-                    };
-                    for (tile, weights) in weights.chunks(height * input).enumerate() {
-                        multiply_tile(arch, out, first + tile * height, x, weights);
-                    }
+                    multiply_tile(arch, out, first, x, weights);
                 }
             }
         });
@@ -108,8 +100,8 @@ fn multiply_tile(arch: Arch, out: &mut [&mut [f32]], first: usize, x: &[&[f32]],
     match height {
         4 => sums!(4, 1 2 3 4),
         3 => sums!(3, 1 2 3 4),
-        2 => sums!(2, 1 2 3 4 5 6 7 8),
-        _ => sums!(1, 1 2 3 4 5 6 7 8),
+        2 => sums!(2, 1 2 3 4),
+        _ => sums!(1, 1 2 3 4),
     }
 }
 
