@@ -168,26 +168,26 @@ impl Dropout {
         probability: f64,
         site: &str,
         width: usize,
-        rows: impl Iterator<Item = usize>,
+        rows: impl ExactSizeIterator<Item = usize>,
     ) -> Option<Vec<f32>> {
         let rng = self.key.filter(|_| probability > 0.0)?.site(site);
         let threshold = (probability * f64::from(u32::MAX)) as u32;
         let scale = (1.0 / (1.0 - probability)) as f32;
         let keep = |bits: u32| if bits < threshold { 0.0 } else { scale };
-        let mut mask = Vec::new();
-        for row in rows {
-            // Two decisions per draw.
-            let (first, end) = ((row * width) as u64, ((row + 1) * width) as u64);
-            let mut element = first;
-            while element < end {
-                let bits = rng.bits(element / 2);
-                if element % 2 == 0 {
-                    mask.push(keep(bits as u32));
-                    element += 1;
-                }
-                if element < end {
-                    mask.push(keep((bits >> 32) as u32));
-                    element += 1;
+        let mut mask = vec![0.0; rows.len() * width];
+        for (row, mask) in rows.zip(mask.chunks_exact_mut(width)) {
+            // Two decisions per draw; a row may begin with the second.
+            let first = row * width;
+            let (begun, whole) = mask.split_at_mut(first % 2);
+            if let [element] = begun {
+                *element = keep((rng.bits(first as u64 / 2) >> 32) as u32);
+            }
+            let draws = first.div_ceil(2) as u64..;
+            for (pair, draw) in whole.chunks_mut(2).zip(draws) {
+                let bits = rng.bits(draw);
+                pair[0] = keep(bits as u32);
+                if let Some(second) = pair.get_mut(1) {
+                    *second = keep((bits >> 32) as u32);
                 }
             }
         }
@@ -359,6 +359,10 @@ mod tests {
         assert!((mean - 1.0).abs() < 0.01, "{mean}");
         assert_eq!(values, draw("a"));
         assert_ne!(values, draw("b"));
+        // Of some rows, of a width that is odd: as those rows have it.
+        let some = dropout.mask(0.25, "a", 301, [3usize, 4, 150].into_iter());
+        let wanted = [3, 4, 150].map(|row| values[row * 301..][..301].to_vec());
+        assert_eq!(some.unwrap(), wanted.concat());
     }
 
     #[test]
