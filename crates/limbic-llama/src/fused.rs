@@ -241,13 +241,24 @@ impl LinearNumbers {
     }
 
     /// Dropout's mask for the adapter's input at some rows, or at the first so many.
-    fn mask(&self, dropout: Dropout, rows: &Rows) -> Option<Vec<f32>> {
+    fn mask(&self, dropout: Dropout, rows: &Rows) -> Option<Buffer> {
         let adapter = self.adapter.as_ref()?;
-        let (probability, site) = (adapter.dropout, &adapter.site);
-        match rows {
-            Rows::All(count) => dropout.mask(probability, site, self.input, 0..*count),
-            Rows::Some(rows) => dropout.mask(probability, site, self.input, rows.iter().copied()),
+        if !dropout.acts(adapter.dropout) {
+            return None;
         }
+        let (probability, site, width) = (adapter.dropout, &adapter.site, self.input);
+        let count = match rows {
+            Rows::All(count) => *count,
+            Rows::Some(rows) => rows.len(),
+        };
+        let mut mask = Buffer::stale(count * width);
+        match rows {
+            Rows::All(count) => dropout.mask(probability, site, 0..*count, width, &mut mask),
+            Rows::Some(rows) => {
+                dropout.mask(probability, site, rows.iter().copied(), width, &mut mask);
+            }
+        }
+        Some(mask)
     }
 
     fn add(&self, gradients: LinearGradients, slopes: &mut Slopes, device: &Device) {
@@ -459,7 +470,7 @@ impl Fused {
         let numbers = &self.blocks[number];
         let is_last = number + 1 == self.blocks.len();
         let read = self.read.as_deref().filter(|_| is_last);
-        let masks: Vec<Option<Vec<f32>>> = numbers
+        let masks: Vec<Option<Buffer>> = numbers
             .linears
             .iter()
             .enumerate()
