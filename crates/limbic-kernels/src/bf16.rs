@@ -12,6 +12,7 @@ use rayon::prelude::*;
 /// Whether this machine has the instruction.
 pub(crate) fn is_fast() -> bool {
     is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512f")
 }
@@ -47,7 +48,7 @@ impl Rounded {
 }
 
 /// To nearest, ties to even.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn round(x: &[f32], out: &mut [bf16]) {
     for (x, out) in x.chunks(16).zip(out.chunks_mut(16)) {
         let mask = ((1u32 << x.len()) - 1) as u16;
@@ -77,7 +78,7 @@ pub(crate) fn there(out: &mut [f32], x: &[f32], weight: &[bf16], input: usize) {
 /// Bytes of W that stay in a first-level cache while rows of x go by.
 const BLOCK: usize = 24 * 1024;
 
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn there_rows(
     out: &mut [f32],
     x: &Rounded,
@@ -117,7 +118,7 @@ fn there_rows(
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn there_tile<const M: usize, const N: usize>(
     out: &mut [f32],
     stride: usize,
@@ -178,7 +179,7 @@ pub(crate) fn back(out: &mut [f32], keeps: bool, y: &[f32], weight: &[bf16], inp
         });
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn back_rows(
     out: &mut [f32],
     keeps: bool,
@@ -225,7 +226,7 @@ fn back_rows(
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn back_tile<const M: usize>(
     out: &mut [f32],
     keeps: bool,
@@ -283,6 +284,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
     fn products_are_those_of_rounded_numbers() {
         if !is_fast() {
             eprintln!("skipped: this machine has no vdpbf16ps");
@@ -294,6 +296,7 @@ mod tests {
             (13, 6, 64),
             (100, 50, 40),
             (26, 31, 95),
+            (5, 20, 3000),
         ] {
             let x = numbers(rows * input, 1);
             let y = numbers(rows * output, 2);

@@ -382,7 +382,7 @@ mod tests {
             }
         }
 
-        fn masked<'a>(&'a self, linear: usize, read: Option<&[usize]>) -> Vec<f32> {
+        fn masked(&self, linear: usize, read: Option<&[usize]>) -> Vec<f32> {
             let input = sizes()[linear].0;
             match read.filter(|_| !(1..3).contains(&linear)) {
                 None => self.masks[linear].clone(),
@@ -584,17 +584,17 @@ mod tests {
                 let y = changed.output(&sequences, read);
                 y.iter().zip(&factors).map(|(y, f)| f64::from(y * f)).sum()
             };
-            type Place = fn(&mut Numbers) -> &mut Vec<f32>;
-            let mut checks: Vec<(String, Box<dyn Fn(&mut Numbers) -> &mut Vec<f32>>, Vec<f32>)> = vec![
-                ("x".into(), Box::new((|n| &mut n.x) as Place), x_slope),
+            type Place = Box<dyn Fn(&mut Numbers) -> &mut Vec<f32>>;
+            let mut checks: Vec<(String, Place, Vec<f32>)> = vec![
+                ("x".into(), Box::new(|n| &mut n.x), x_slope),
                 (
                     "input norm".into(),
-                    Box::new((|n| &mut n.norms[0]) as Place),
+                    Box::new(|n| &mut n.norms[0]),
                     gradients.input_norm.unwrap(),
                 ),
                 (
                     "post norm".into(),
-                    Box::new((|n| &mut n.norms[1]) as Place),
+                    Box::new(|n| &mut n.norms[1]),
                     gradients.post_norm.unwrap(),
                 ),
             ];

@@ -57,15 +57,15 @@ impl Stored<'_> {
     /// When the shapes do not fit.
     pub fn there(&self, out: &mut [f32], x: &[f32], [output, input]: [usize; 2]) {
         let rows = x.len() / input;
+        self.check(
+            [x.len(), rows * input],
+            [out.len(), rows * output],
+            output * input,
+        );
         #[cfg(target_arch = "x86_64")]
         if let Self::Bf16(weights) = self
             && crate::bf16::is_fast()
         {
-            assert_eq!(
-                weights.len(),
-                output * input,
-                "a matrix of {output} x {input}"
-            );
             return crate::bf16::there(out, x, weights, input);
         }
         self.with_wide(|weights| {
@@ -84,15 +84,15 @@ impl Stored<'_> {
     /// When the shapes do not fit.
     pub fn back(&self, out: &mut [f32], keeps: bool, y: &[f32], [output, input]: [usize; 2]) {
         let rows = y.len() / output;
+        self.check(
+            [y.len(), rows * output],
+            [out.len(), rows * input],
+            output * input,
+        );
         #[cfg(target_arch = "x86_64")]
         if let Self::Bf16(weights) = self
             && crate::bf16::is_fast()
         {
-            assert_eq!(
-                weights.len(),
-                output * input,
-                "a matrix of {output} x {input}"
-            );
             return crate::bf16::back(out, keeps, y, weights, input);
         }
         self.with_wide(|weights| {
@@ -100,6 +100,18 @@ impl Stored<'_> {
             let out = MatrixMut::new(out, rows, input);
             multiply(out, keeps, Matrix::new(y, rows, output), weights, 1.0);
         });
+    }
+
+    fn check(&self, factor: [usize; 2], out: [usize; 2], weights: usize) {
+        assert!(
+            factor[0] == factor[1] && out[0] == out[1] && self.len() == weights,
+            "{} numbers of a factor, {} of a product and {} of a matrix, wanted {}, {} and {weights}",
+            factor[0],
+            out[0],
+            self.len(),
+            factor[1],
+            out[1]
+        );
     }
 
     /// Calls `work` with all numbers in F32, which take memory for that long.

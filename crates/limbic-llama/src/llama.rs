@@ -276,14 +276,14 @@ impl Llama {
             (Some(fused), _) if !goes_back => fused.run(plain()),
             (Some(fused), Some(tape)) => {
                 let (output, fused) = fused.record(plain(), lowest, tape.recompute());
-                tape.record(embeddings, output, Stack::Fused(fused))
+                tape.record(embeddings, output, Stack::Fused(Box::new(fused)))
             }
             (None, Some(tape)) if goes_back && tape.recompute() == Recompute::Block => {
                 let slots = embeddings.dims()[1];
                 let device = embeddings.device();
                 let context = Context::new(&self.config, 0, slots, padding, dropout, &device);
                 let (output, replayed) = Replayed::run(blocks, lowest, context, plain(), positions);
-                tape.record(embeddings, output, Stack::Replayed(replayed))
+                tape.record(embeddings, output, Stack::Replayed(Box::new(replayed)))
             }
             _ => {
                 let rows = row_numbers(positions, &embeddings.device());

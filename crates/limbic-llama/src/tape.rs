@@ -60,8 +60,8 @@ struct Recorded {
 
 #[derive(Debug)]
 pub(crate) enum Stack {
-    Fused(Fused),
-    Replayed(Replayed),
+    Fused(Box<Fused>),
+    Replayed(Box<Replayed>),
 }
 
 impl Pass<'static> {

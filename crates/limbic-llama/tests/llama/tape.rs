@@ -185,8 +185,10 @@ fn matrices_in_16_bits_give_nearly_the_slopes_of_their_numbers() {
         worst = worst.max(off(case.by_blocks(Recompute::None)));
         burns_worst = burns_worst.max(off(case.on_burns_tape()));
     }
-    println!("slopes are off by {worst} of the largest at most, burn's by {burns_worst}");
-    assert!(worst > 0.0 && worst < 1.2 * burns_worst);
+    assert!(
+        worst > 0.0 && worst < 1.2 * burns_worst,
+        "slopes are off by {worst} of the largest at most, burn's by {burns_worst}"
+    );
 }
 
 /// What the comparison must see: a block that forgets its second residual, here by a norm of another size.
