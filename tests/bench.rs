@@ -242,7 +242,7 @@ fn what_cannot_be_measured_is_refused() {
             &["q_porj", "q_proj"],
         ),
         (tiny("step", &["--shortest", "40"]), &["40", "24"]),
-        (tiny("step", &["--steps", "0"]), &["--steps", "at least 1"]),
+        (vec!["step", "--steps", "0"], &["--steps", "at least 1"]),
         (
             tiny("step", &["--dtype", "float8"]),
             &["float8", "bfloat16"],

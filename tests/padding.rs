@@ -36,12 +36,10 @@ fn shares(workplace: &Workplace, recipe: &str, changes: &[&str]) -> [f64; 3] {
         let [a, b] = [padded, packed].map(|lines| lines[0][key].as_f64().unwrap());
         assert!((a - b).abs() < 1e-6 * b.abs(), "{recipe}, {key}: {a} {b}");
     }
-    let shares = runs.map(|lines| {
+    runs.map(|lines| {
         let of_step = |line: &Value| line["real_positions"].as_f64().unwrap();
         lines.iter().map(of_step).sum::<f64>() / lines.len() as f64
-    });
-    println!("{recipe}: real positions, padded, grouped and packed: {shares:.3?}");
-    shares
+    })
 }
 
 fn check_mixed([padded, grouped, packed]: [f64; 3]) {
@@ -70,10 +68,11 @@ fn packed_steps_of_the_quickstart_compute_nothing_for_nothing() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn packed_steps_of_emodb_compute_nothing_for_nothing() {
     let corpus = root().join("../shared/data/emodb");
     if !corpus.is_dir() {
-        println!("skipped: no EMO-DB in {}", corpus.display());
+        eprintln!("skipped: no EMO-DB in {}", corpus.display());
         return;
     }
     let workplace = Workplace::with_recipes();

@@ -27,6 +27,7 @@ def arguments():
                "answer": 12, "rank": 16, "threads": 2, "steps": 8, "warmup": 2}
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"by default {default}")
+    parser.add_argument("--dropout", type=float, default=0.0, help="share of the adapters' inputs that is dropped")
     parser.add_argument("--targets", default=LINEARS, help="layers with adapters")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--device", default="cpu")
@@ -47,7 +48,8 @@ def build(args, dtype):
         max_position_embeddings=max(4096, args.seq))
     with torch.device(args.device):
         model = transformers.LlamaForCausalLM(config)
-    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=args.rank, lora_alpha=2 * args.rank, target_modules=args.targets.split(","))
+    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=args.rank, lora_alpha=2 * args.rank, lora_dropout=args.dropout,
+                           target_modules=args.targets.split(","))
     model = peft.get_peft_model(model.to(dtype), lora).train()
     if args.recompute == "block":
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -26,6 +26,7 @@ pub mod media;
 #[cfg(test)]
 mod media_tests;
 mod picture;
+mod picture_stream;
 pub mod prompt;
 pub mod sources;
 pub mod synth;

@@ -1,22 +1,16 @@
 //! A few square pictures of a clip. They are chosen by time, never by index, because frame rates vary within files; pixels stay
 //! `u8`, because normalisation belongs to the encoder.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
-use ffmpeg_next as ffmpeg;
-
-use ffmpeg::codec::packet::side_data::Type as SideData;
-use ffmpeg::media::Type;
-use ffmpeg::util::frame::video::Video;
 use serde::{Deserialize, Serialize};
 
 use crate::clip::Span;
-use crate::error::{DataError, Reason};
+use crate::error::DataError;
 use crate::faces::FaceDetector;
-use crate::few;
-use crate::media::{MAX_DIMENSION, Media, Window};
-use crate::picture::{Picture, PictureMaker, quarter_turns};
+use crate::media::Window;
+use crate::picture::Picture;
+use crate::picture_stream::PictureStream;
 
 /// Square RGB pictures of one clip.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +59,7 @@ impl FrameSampler {
     }
 
     /// The moments, in seconds, in ascending order.
-    fn times(&self, window: Window) -> Vec<f64> {
+    pub(crate) fn times(&self, window: Window) -> Vec<f64> {
         let at = |share: f64| window.start + share * (window.end - window.start);
         match self {
             FrameSampler::Uniform { count } => (0..*count)
@@ -196,7 +190,7 @@ impl From<Crop> for CropKeys {
 /// `None` if the file has no video stream.
 ///
 /// # Errors
-/// [`DataError::Media`] with the [`Reason`] if the pictures cannot be had.
+/// [`DataError::Media`] with the [`Reason`](crate::Reason) if the pictures cannot be had.
 pub fn read_frames(
     path: &Path,
     span: Span,
@@ -215,7 +209,7 @@ pub fn read_frames(
 /// `None` if the file has no video stream.
 ///
 /// # Errors
-/// [`DataError::Media`] with the [`Reason`] if the pictures cannot be had.
+/// [`DataError::Media`] with the [`Reason`](crate::Reason) if the pictures cannot be had.
 pub fn read_pictures(
     path: &Path,
     span: Span,
@@ -226,7 +220,7 @@ pub fn read_pictures(
     };
     let times = sampler.times(stream.window);
     // Elsewhere key pictures are guessed from an index that may be wrong, or time stamps are made up.
-    if !stream.media.is_indexed() {
+    if !stream.is_indexed() {
         return stream.all(&times).map(Some);
     }
     if let Some(pictures) = stream.few(&times)? {
@@ -237,152 +231,6 @@ pub fn read_pictures(
         Some(stream) => stream.all(&times).map(Some),
         None => Ok(None),
     }
-}
-
-/// An open file at its pictures.
-struct PictureStream<'a> {
-    path: &'a Path,
-    media: Media,
-    index: usize,
-    decoder: ffmpeg::decoder::Video,
-    window: Window,
-    /// Right angles by which pictures are to be turned.
-    turns: u32,
-    maker: PictureMaker,
-}
-
-impl<'a> PictureStream<'a> {
-    /// `None` if the file has no video stream.
-    fn open(path: &'a Path, span: Span) -> Result<Option<Self>, DataError> {
-        let media = Media::open(path)?;
-        let Some(stream) = media.stream(Type::Video) else {
-            return Ok(None);
-        };
-        let turns = stream
-            .side_data()
-            .find(|data| data.kind() == SideData::DisplayMatrix)
-            .map_or(0, |data| quarter_turns(data.data()));
-        let decoder = media
-            .decoder(&stream)?
-            .video()
-            .map_err(|error| media.undecodable(error))?;
-        check_dimensions(path, decoder.width(), decoder.height())?;
-        Ok(Some(Self {
-            path,
-            index: stream.index(),
-            window: media.window(span, Reason::NoFrames)?,
-            decoder,
-            turns,
-            maker: PictureMaker::new(),
-            media,
-        }))
-    }
-
-    /// The pictures at `times`, where they can be had without the others.
-    fn few(&mut self, times: &[f64]) -> Result<Option<Vec<Picture>>, DataError> {
-        let Self {
-            path,
-            media,
-            index,
-            decoder,
-            window,
-            turns,
-            maker,
-        } = self;
-        let convert = |frame: &Video| picture_of(path, maker, frame, *turns);
-        few::pictures_at(media, *index, decoder, *window, times, convert)
-    }
-
-    /// The pictures at `times`, of all that are decoded.
-    fn all(self, times: &[f64]) -> Result<Vec<Picture>, DataError> {
-        let Self {
-            path,
-            mut media,
-            index,
-            mut decoder,
-            window,
-            turns,
-            mut maker,
-        } = self;
-        let mut pictures: Vec<Picture> = Vec::with_capacity(times.len());
-        let mut times = times.iter().peekable();
-        // The picture on screen; a picture's end is known only when the next one comes.
-        let mut shown = Video::empty();
-        let mut has_shown = false;
-        media.decode(
-            index,
-            &mut decoder,
-            window,
-            &mut Video::empty(),
-            |frame, time| {
-                check_dimensions(path, frame.width(), frame.height())?;
-                // What precedes the first picture is shown by it.
-                let on_screen = if has_shown { &shown } else { &*frame };
-                let mut is_made = false;
-                while times.next_if(|wanted| **wanted < time).is_some() {
-                    let picture = match pictures.last() {
-                        Some(picture) if is_made => picture.clone(),
-                        _ => picture_of(path, &mut maker, on_screen, turns)?,
-                    };
-                    pictures.push(picture);
-                    is_made = true;
-                }
-                std::mem::swap(&mut shown, frame);
-                has_shown = true;
-                Ok(if times.peek().is_none() {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                })
-            },
-        )?;
-        if !has_shown {
-            let detail = format!(
-                "no picture between {:.3} s and {:.3} s",
-                window.start, window.end
-            );
-            return Err(DataError::media(path, Reason::NoFrames, detail));
-        }
-        if times.peek().is_some() {
-            let last = picture_of(path, &mut maker, &shown, turns)?;
-            pictures.extend(times.map(|_| last.clone()));
-        }
-        Ok(pictures)
-    }
-}
-
-fn picture_of(
-    path: &Path,
-    maker: &mut PictureMaker,
-    frame: &Video,
-    turns: u32,
-) -> Result<Picture, DataError> {
-    check_dimensions(path, frame.width(), frame.height())?;
-    let picture = maker.picture(frame).map_err(|error| {
-        DataError::media(
-            path,
-            Reason::Decode,
-            format!("its pixels cannot be converted: {error}"),
-        )
-    })?;
-    Ok(picture.turned(turns))
-}
-
-fn check_dimensions(path: &Path, width: u32, height: u32) -> Result<(), DataError> {
-    if width == 0 || height == 0 {
-        return Err(DataError::media(
-            path,
-            Reason::Decode,
-            format!("its pictures are {width}x{height} pixels"),
-        ));
-    }
-    if width.max(height) > MAX_DIMENSION {
-        let detail = format!(
-            "its pictures are {width}x{height} pixels, at most {MAX_DIMENSION} a side; shrink them"
-        );
-        return Err(DataError::media(path, Reason::TooLarge, detail));
-    }
-    Ok(())
 }
 
 fn cut(pictures: &[Picture], size: usize, crop: &Crop) -> Frames {

@@ -191,28 +191,21 @@ impl Attention<'_> {
         let (heads, groups) = (self.shape.heads, self.shape.groups);
         let queries = self.sequences.queries(self.read);
         let tasks: Vec<(usize, usize)> = (0..queries.len())
-            .flat_map(|segment| (0..groups).map(move |group| (segment, group)))
+            .flat_map(|segment| (0..heads).map(move |head| (segment, head)))
             .collect();
-        let results: Vec<(Vec<Buffer>, Buffer, Buffer)> = tasks
+        let results: Vec<AttentionSlopes> = tasks
             .par_iter()
-            .map(|&(segment, group)| {
+            .map(|&(segment, head)| {
                 let (range, sees) = &queries[segment];
-                let keys = self.sequences.segments[segment].length;
-                let mut key_slope = Buffer::zeros(keys * width);
-                let mut value_slope = Buffer::zeros(keys * width);
-                let size = heads / groups;
-                let of_heads = (group * size..(group + 1) * size).map(|head| {
-                    let of_head = Head {
-                        query: self.queries_of(query, head, range),
-                        key: self.keys_of(key, head, segment),
-                        value: self.keys_of(value, head, segment),
-                        attended: self.queries_of(attended, head, range),
-                        slope: self.queries_of(slope, head, range),
-                        log_sums: &log_sums[head * count..][range.clone()],
-                    };
-                    self.one_head_backward(&of_head, sees, &mut key_slope, &mut value_slope)
-                });
-                (of_heads.collect(), key_slope, value_slope)
+                let of_head = Head {
+                    query: self.queries_of(query, head, range),
+                    key: self.keys_of(key, head, segment),
+                    value: self.keys_of(value, head, segment),
+                    attended: self.queries_of(attended, head, range),
+                    slope: self.queries_of(slope, head, range),
+                    log_sums: &log_sums[head * count..][range.clone()],
+                };
+                self.one_head_backward(&of_head, sees)
             })
             .collect();
         let rows = self.sequences.rows;
@@ -221,27 +214,29 @@ impl Attention<'_> {
             key: Buffer::zeros(rows * groups * width),
             value: Buffer::zeros(rows * groups * width),
         };
-        for ((segment, group), (of_heads, of_keys, of_values)) in tasks.into_iter().zip(results) {
+        for ((segment, head), of_head) in tasks.into_iter().zip(results) {
             let first = queries[segment].0.start;
-            for (number, of_head) in of_heads.iter().enumerate() {
-                let head = group * (heads / groups) + number;
-                put_head(&mut slopes.query, of_head, first, head, heads, width);
-            }
+            put_head(&mut slopes.query, &of_head.query, first, head, heads, width);
+            // The heads of a group in their order, whatever the threads did.
             let first = self.sequences.segments[segment].first;
-            put_head(&mut slopes.key, &of_keys, first, group, groups, width);
-            put_head(&mut slopes.value, &of_values, first, group, groups, width);
+            let group = head / (heads / groups);
+            add_head(&mut slopes.key, &of_head.key, first, group, groups, width);
+            add_head(
+                &mut slopes.value,
+                &of_head.value,
+                first,
+                group,
+                groups,
+                width,
+            );
         }
         slopes
     }
 
-    fn one_head_backward(
-        &self,
-        head: &Head,
-        sees: &[usize],
-        key_slope: &mut [f32],
-        value_slope: &mut [f32],
-    ) -> Buffer {
+    fn one_head_backward(&self, head: &Head, sees: &[usize]) -> AttentionSlopes {
         let width = self.shape.head_dim;
+        let mut key_slope = Buffer::zeros(head.key.height() * width);
+        let mut value_slope = Buffer::zeros(head.key.height() * width);
         let scale = self.scale();
         let mut query_slope = Buffer::stale(sees.len() * width);
         for start in (0..sees.len()).step_by(QUERIES) {
@@ -295,7 +290,11 @@ impl Attention<'_> {
             let out = MatrixMut::new(&mut key_slope[..keys * width], keys, width);
             multiply_alone(out, true, scores_slope.transposed(), query, scale);
         }
-        query_slope
+        AttentionSlopes {
+            query: query_slope,
+            key: key_slope,
+            value: value_slope,
+        }
     }
 
     fn scale(&self) -> f32 {
@@ -349,5 +348,21 @@ fn put_head(
     let rows = all[first * heads * width..].chunks_exact_mut(heads * width);
     for (all, of_head) in rows.zip(of_head.chunks_exact(width)) {
         all[head * width..(head + 1) * width].copy_from_slice(of_head);
+    }
+}
+
+/// Adds one head's rows to those of all heads, from row `first` on.
+fn add_head(
+    all: &mut [f32],
+    of_head: &[f32],
+    first: usize,
+    head: usize,
+    heads: usize,
+    width: usize,
+) {
+    let rows = all[first * heads * width..].chunks_exact_mut(heads * width);
+    for (all, of_head) in rows.zip(of_head.chunks_exact(width)) {
+        let all = all[head * width..(head + 1) * width].iter_mut();
+        all.zip(of_head).for_each(|(all, of_head)| *all += of_head);
     }
 }

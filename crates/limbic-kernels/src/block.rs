@@ -183,16 +183,21 @@ impl Block<'_> {
         let (mut gate, mut up) = (kept.gate, kept.up);
 
         let product = swiglu(&gate, &up);
-        let mut product_slope = Buffer::zeros(product.len());
-        let down = down_proj.backward(&y_slope, &product, down_low, Some(&mut product_slope));
+        let mut product_slope = Buffer::stale(product.len());
+        let at_product = Some(&mut *product_slope);
+        let down = down_proj.backward(&y_slope, &product, down_low, at_product, false);
         drop(product);
         swiglu_backward(&mut gate, &mut up, &product_slope);
         drop(product_slope);
+        let (gate_slope, up_slope) = (gate, up);
         let normed = self.post_norm.again(&kept.middle, &kept.post_scales);
-        let mut normed_slope = Buffer::zeros(normed.len());
-        let gate = gate_proj.backward(&gate, &normed, gate_low, Some(&mut normed_slope));
-        let up = up_proj.backward(&up, &normed, up_low, Some(&mut normed_slope));
-        drop(normed);
+        let mut normed_slope = Buffer::stale(normed.len());
+        let at_normed = Some(&mut *normed_slope);
+        let gate = gate_proj.backward(&gate_slope, &normed, gate_low, at_normed, false);
+        drop(gate_slope);
+        let at_normed = Some(&mut *normed_slope);
+        let up = up_proj.backward(&up_slope, &normed, up_low, at_normed, true);
+        drop((up_slope, normed));
         let post_norm =
             self.post_norm
                 .weight_gradient(&normed_slope, &kept.middle, &kept.post_scales);
@@ -201,13 +206,9 @@ impl Block<'_> {
             .backward(&mut y_slope, &normed_slope, &kept.middle, &kept.post_scales);
         drop(normed_slope);
 
-        let mut attended_slope = Buffer::zeros(kept.attended.len());
-        let output = o_proj.backward(
-            &y_slope,
-            &kept.attended,
-            attended_low,
-            Some(&mut attended_slope),
-        );
+        let mut attended_slope = Buffer::stale(kept.attended.len());
+        let at_attended = Some(&mut *attended_slope);
+        let output = o_proj.backward(&y_slope, &kept.attended, attended_low, at_attended, false);
         let all = self.all_rows();
         let AttentionSlopes {
             query: mut query_slope,
@@ -224,17 +225,19 @@ impl Block<'_> {
 
         let needs_slope = wants_x || self.input_norm.is_trained;
         let normed = self.input_norm.again(x, &kept.input_scales);
-        let mut normed_slope = Buffer::zeros(if needs_slope { normed.len() } else { 0 });
+        let mut normed_slope = Buffer::stale(if needs_slope { normed.len() } else { 0 });
         let mut wanted = needs_slope.then_some(&mut *normed_slope);
-        let key = k_proj.backward(&key_slope, &normed, key_low, wanted.as_deref_mut());
-        let value = v_proj.backward(&value_slope, &normed, value_low, wanted.as_deref_mut());
+        let at_normed = wanted.as_deref_mut();
+        let key = k_proj.backward(&key_slope, &normed, key_low, at_normed, false);
+        let at_normed = wanted.as_deref_mut();
+        let value = v_proj.backward(&value_slope, &normed, value_low, at_normed, true);
         let query = match self.read {
-            None => q_proj.backward(&query_slope, &normed, query_low, wanted),
+            None => q_proj.backward(&query_slope, &normed, query_low, wanted, true),
             Some(read) => {
                 let normed = gather(&normed, read, width);
-                let mut slope = Buffer::zeros(if needs_slope { normed.len() } else { 0 });
+                let mut slope = Buffer::stale(if needs_slope { normed.len() } else { 0 });
                 let of_read = needs_slope.then_some(&mut *slope);
-                let query = q_proj.backward(&query_slope, &normed, query_low, of_read);
+                let query = q_proj.backward(&query_slope, &normed, query_low, of_read, false);
                 if let Some(wanted) = wanted {
                     scatter_add(wanted, &slope, read, width);
                 }
@@ -307,7 +310,7 @@ impl Block<'_> {
 mod tests {
     use super::*;
     use crate::vector::tests::numbers;
-    use crate::{Adapter, Segment};
+    use crate::{Adapter, Segment, Stored};
 
     const WIDTH: usize = 24;
     const INNER: usize = 40;
@@ -379,7 +382,7 @@ mod tests {
             }
         }
 
-        fn masked<'a>(&'a self, linear: usize, read: Option<&[usize]>) -> Vec<f32> {
+        fn masked(&self, linear: usize, read: Option<&[usize]>) -> Vec<f32> {
             let input = sizes()[linear].0;
             match read.filter(|_| !(1..3).contains(&linear)) {
                 None => self.masks[linear].clone(),
@@ -399,7 +402,7 @@ mod tests {
                 is_trained: true,
             };
             let linear = |i: usize| Linear {
-                weight: &self.weights[i],
+                weight: Stored::F32(&self.weights[i]),
                 bias: Some(&self.biases[i]),
                 input: sizes()[i].0,
                 output: sizes()[i].1,
@@ -581,17 +584,17 @@ mod tests {
                 let y = changed.output(&sequences, read);
                 y.iter().zip(&factors).map(|(y, f)| f64::from(y * f)).sum()
             };
-            type Place = fn(&mut Numbers) -> &mut Vec<f32>;
-            let mut checks: Vec<(String, Box<dyn Fn(&mut Numbers) -> &mut Vec<f32>>, Vec<f32>)> = vec![
-                ("x".into(), Box::new((|n| &mut n.x) as Place), x_slope),
+            type Place = Box<dyn Fn(&mut Numbers) -> &mut Vec<f32>>;
+            let mut checks: Vec<(String, Place, Vec<f32>)> = vec![
+                ("x".into(), Box::new(|n| &mut n.x), x_slope),
                 (
                     "input norm".into(),
-                    Box::new((|n| &mut n.norms[0]) as Place),
+                    Box::new(|n| &mut n.norms[0]),
                     gradients.input_norm.unwrap(),
                 ),
                 (
                     "post norm".into(),
-                    Box::new((|n| &mut n.norms[1]) as Place),
+                    Box::new(|n| &mut n.norms[1]),
                     gradients.post_norm.unwrap(),
                 ),
             ];

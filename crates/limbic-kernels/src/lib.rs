@@ -4,8 +4,8 @@
 //! Here a whole [`Block`] is one function with a hand-written derivative: it keeps what that needs and no more, products
 //! are taken in place with strides, and what is element by element is vectorised.
 //!
-//! - [`Matrix`], [`multiply`]: views with strides and their product.
 //! - [`Linear`], [`Adapter`]: a layer with LoRA; a frozen one has no gradient of its own.
+//! - [`Stored`]: its matrix in F32, BF16 or F16.
 //! - [`Block`]: norm, attention, norm, SwiGLU.
 //! - [`thin_product`]: a few rows with a large matrix in F32 or a half precision.
 //! - [`cross_entropy`]: loss and slope of logits, in place.
@@ -16,6 +16,9 @@
 #![warn(missing_docs)]
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "instructions that the machine was seen to have")]
+mod bf16;
 mod block;
 mod cross_entropy;
 mod linear;
@@ -24,6 +27,7 @@ mod norm;
 mod rotary;
 mod rows;
 mod scratch;
+mod stored;
 mod swiglu;
 mod thin;
 mod vector;
@@ -32,8 +36,9 @@ pub use attention::{Segment, Sequences};
 pub use block::{Block, BlockGradients, BlockShape, Kept};
 pub use cross_entropy::cross_entropy;
 pub use linear::{Adapter, Linear, LinearGradients};
-pub use matrix::{Matrix, MatrixMut, multiply};
+use matrix::{Matrix, MatrixMut, multiply};
 pub use norm::Norm;
 pub use rotary::Rotary;
-pub use scratch::Buffer;
-pub use thin::{MOST_THIN_ROWS, Stored, thin_product};
+pub use scratch::{Buffer, free_idle_buffers};
+pub use stored::Stored;
+pub use thin::{MOST_THIN_ROWS, thin_product};

@@ -4,13 +4,13 @@
 
 use crate::rows::for_rows;
 use crate::vector::widest;
-use crate::{Buffer, Matrix, MatrixMut, multiply};
+use crate::{Buffer, Matrix, MatrixMut, Stored, multiply};
 
 /// A layer's numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear<'a> {
     /// W, `[out, in]`
-    pub weight: &'a [f32],
+    pub weight: Stored<'a>,
     /// b, `[out]`
     pub bias: Option<&'a [f32]>,
     /// Width of x.
@@ -88,16 +88,8 @@ impl Linear<'_> {
     /// `[N, in]` to `[N, out]` and `[N, r]`.
     pub fn forward(&self, x: &[f32]) -> (Buffer, Buffer) {
         let rows = x.len() / self.input;
-        let input = Matrix::new(x, rows, self.input);
-        let weight = Matrix::new(self.weight, self.output, self.input);
         let mut y = Buffer::stale(rows * self.output);
-        multiply(
-            MatrixMut::new(&mut y, rows, self.output),
-            false,
-            input,
-            weight.transposed(),
-            1.0,
-        );
+        self.weight.there(&mut y, x, [self.output, self.input]);
         let low = self.low(x);
         if let Some(adapter) = &self.adapter {
             let rank = adapter.rank(self.input);
@@ -136,7 +128,7 @@ impl Linear<'_> {
         low
     }
 
-    /// Slopes at the layer's numbers, and the one at x added to `x_slope`, where that is asked for.
+    /// Slopes at the layer's numbers, and the one at x in `x_slope`, where that is asked for, or added to it where it is kept.
     ///
     /// # Shapes
     /// `y_slope [N, out]`, `x [N, in]`, `low [N, r]`, `x_slope [N, in]`.
@@ -146,6 +138,7 @@ impl Linear<'_> {
         x: &[f32],
         low: &[f32],
         x_slope: Option<&mut [f32]>,
+        keeps: bool,
     ) -> LinearGradients {
         let rows = x.len() / self.input;
         let slope = Matrix::new(y_slope, rows, self.output);
@@ -190,9 +183,8 @@ impl Linear<'_> {
             low_slope
         });
         if let Some(x_slope) = x_slope {
-            let weight = Matrix::new(self.weight, self.output, self.input);
-            let out = MatrixMut::new(x_slope, rows, self.input);
-            multiply(out, true, slope, weight, 1.0);
+            self.weight
+                .back(x_slope, keeps, y_slope, [self.output, self.input]);
             if let (Some(adapter), Some(low_slope)) = (&self.adapter, &low_slope) {
                 let rank = adapter.rank(self.input);
                 let low_slope = Matrix::new(low_slope, rows, rank);

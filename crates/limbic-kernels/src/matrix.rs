@@ -6,14 +6,14 @@ use gemm::Parallelism;
 
 /// A view of numbers as a matrix.
 #[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
+pub(crate) struct Matrix<'a> {
     data: &'a [f32],
     layout: Layout,
 }
 
 /// The same to be written.
 #[derive(Debug)]
-pub struct MatrixMut<'a> {
+pub(crate) struct MatrixMut<'a> {
     data: &'a mut [f32],
     layout: Layout,
 }
@@ -29,8 +29,8 @@ struct Layout {
 impl Layout {
     fn new(length: usize, rows: usize, columns: usize) -> Self {
         assert_eq!(
-            length,
-            rows * columns,
+            Some(length),
+            rows.checked_mul(columns),
             "numbers of a {rows} x {columns} matrix"
         );
         Self {
@@ -55,7 +55,7 @@ impl<'a> Matrix<'a> {
     ///
     /// # Panics
     /// When `data` has another number of numbers.
-    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+    pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
         Self {
             data,
             layout: Layout::new(data.len(), rows, columns),
@@ -63,7 +63,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Rows and columns exchanged.
-    pub fn transposed(self) -> Self {
+    pub(crate) fn transposed(self) -> Self {
         let Layout {
             rows,
             columns,
@@ -82,7 +82,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Some of the rows.
-    pub fn rows(self, range: Range<usize>) -> Self {
+    pub(crate) fn rows(self, range: Range<usize>) -> Self {
         assert!(
             range.end <= self.layout.rows,
             "rows {range:?} of {}",
@@ -98,7 +98,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Some of the columns.
-    pub fn columns(self, range: Range<usize>) -> Self {
+    pub(crate) fn columns(self, range: Range<usize>) -> Self {
         self.transposed().rows(range).transposed()
     }
 
@@ -119,7 +119,7 @@ impl<'a> MatrixMut<'a> {
     ///
     /// # Panics
     /// When `data` has another number of numbers.
-    pub fn new(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
+    pub(crate) fn new(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
         let layout = Layout::new(data.len(), rows, columns);
         Self { data, layout }
     }
@@ -137,7 +137,7 @@ fn parallelism() -> Parallelism {
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub fn multiply(out: MatrixMut, keeps: bool, a: Matrix, b: Matrix, factor: f32) {
+pub(crate) fn multiply(out: MatrixMut, keeps: bool, a: Matrix, b: Matrix, factor: f32) {
     product(out, keeps, a, b, factor, parallelism());
 }
 
@@ -233,5 +233,34 @@ mod tests {
         let mut out = [0.0; 12];
         let a = Matrix::new(&[0.0; 6], 3, 2);
         multiply(MatrixMut::new(&mut out, 3, 4), false, a, a, 1.0);
+    }
+
+    /// Large enough for the product to be shared between threads.
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let (m, n, k) = (203, 150, 410);
+        let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
+        let run = |threads: usize| -> Vec<f32> {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            pool.build().unwrap().install(|| {
+                let of = |a: Matrix, b: Matrix| {
+                    let mut out = vec![0.0; m * n];
+                    multiply(MatrixMut::new(&mut out, m, n), false, a, b, 1.0);
+                    out
+                };
+                let (left, right) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
+                let (down, across) = (Matrix::new(&a, k, m), Matrix::new(&b, n, k));
+                [
+                    of(left, right),
+                    of(down.transposed(), right),
+                    of(left, across.transposed()),
+                    of(down.transposed(), across.transposed()),
+                ]
+                .concat()
+            })
+        };
+        let one = run(1);
+        assert_eq!(one, run(2));
+        assert_eq!(one, run(3));
     }
 }

@@ -8,6 +8,15 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Forgets how much was once in use, and frees what lies idle: another way of working begins.
+pub fn free_idle_buffers() {
+    let mut store = Store::lock();
+    store.most_in_use = store.size_in_use;
+    let surplus = store.count_in(0);
+    drop(store);
+    drop(surplus);
+}
+
 /// Numbers in memory that goes back to the store when they are dropped.
 #[derive(Debug, Default)]
 pub struct Buffer(Vec<f32>);
@@ -45,9 +54,19 @@ impl Store {
         numbers
     }
 
-    fn count_in(&mut self, capacity: usize) {
+    /// Counts a buffer that is used from now on. What is too much then is given back, the largest first, to be freed.
+    fn count_in(&mut self, capacity: usize) -> Vec<Vec<f32>> {
         self.size_in_use += capacity;
         self.most_in_use = self.most_in_use.max(self.size_in_use);
+        let mut surplus = Vec::new();
+        while self.idle_size + self.size_in_use > self.most_in_use {
+            let Some((capacity, held)) = self.idle.pop_last() else {
+                break;
+            };
+            self.idle_size -= capacity * held.len();
+            surplus.extend(held);
+        }
+        surplus
     }
 
     fn count_out(&mut self, capacity: usize) {
@@ -69,13 +88,20 @@ impl Store {
 impl Buffer {
     /// `length` numbers left over from anywhere: to be written before they are read.
     pub fn stale(length: usize) -> Self {
-        let found = Store::lock().take(length);
-        let mut numbers = found.unwrap_or_default();
-        // Longer than before costs zeros for the difference; a new one is all zeros.
-        numbers.truncate(length);
-        numbers.resize(length, 0.0);
-        Store::lock().count_in(numbers.capacity());
-        Self(numbers)
+        let mut store = Store::lock();
+        let found = store.take(length);
+        // A new one has just that capacity.
+        let surplus = store.count_in(found.as_ref().map_or(length, Vec::capacity));
+        drop(store);
+        drop(surplus);
+        Self(match found {
+            Some(mut numbers) => {
+                numbers.truncate(length);
+                numbers.resize(length, 0.0);
+                numbers
+            }
+            None => vec![0.0; length],
+        })
     }
 
     /// `length` zeros.
@@ -145,7 +171,7 @@ mod tests {
     #[test]
     fn memory_is_used_again_where_little_of_it_is_wasted() {
         let mut store = store();
-        store.count_in(1000);
+        assert!(store.count_in(1000).is_empty());
         store.count_out(1000);
         let numbers = Vec::with_capacity(1000);
         let place = numbers.as_ptr();
@@ -169,6 +195,13 @@ mod tests {
         store.count_out(50);
         assert!(store.put(Vec::with_capacity(50)).is_none());
         assert_eq!(store.idle_size, 150);
+        // Of other sizes as much as before: what lies idle makes room, the largest first.
+        let freed = store.count_in(120);
+        assert_eq!(
+            freed.iter().map(Vec::capacity).collect::<Vec<_>>(),
+            [100, 50]
+        );
+        assert_eq!((store.idle_size, store.most_in_use), (0, 150));
     }
 
     #[test]

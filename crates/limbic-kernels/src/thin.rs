@@ -3,24 +3,10 @@
 //!
 //! A general product packs the matrix first, which is a second pass over it, and takes a single row on one thread.
 
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::Buffer;
-use crate::vector::widest;
-
-/// A matrix `[out, in]`, row after row, as it is stored.
-#[derive(Clone, Copy, Debug)]
-pub enum Stored<'a> {
-    /// F32.
-    F32(&'a [f32]),
-    /// BF16.
-    Bf16(&'a [bf16]),
-    /// F16.
-    F16(&'a [f16]),
-}
+use crate::{Buffer, Stored};
 
 /// Up to so many rows, this beats a general product.
 pub const MOST_THIN_ROWS: usize = 32;
@@ -31,9 +17,8 @@ const PIECE: usize = 64 * 1024;
 /// Rows of the matrix that are taken together, so that a row of `x` is read once for all of them.
 const TOGETHER: usize = 4;
 
-/// Rows of `x` that are taken together, so that a row of the matrix is read once for all of them. Their sums with two
-/// rows of the matrix, or those of half as many with four, fit into registers.
-const AT_ONCE: usize = 8;
+/// Rows of `x` that are taken together: their sums with the rows of the matrix fit into registers.
+const AT_ONCE: usize = 4;
 
 /// `out = x Wᵀ`, sums in F32. A row's numbers do not depend on how many others there are.
 ///
@@ -79,46 +64,17 @@ pub fn thin_product(out: &mut [f32], x: &[f32], weight: Stored, [output, input]:
                 let range = start..start + together * input;
                 let weights: &[f32] = match weight {
                     Stored::F32(weights) => &weights[range],
-                    Stored::Bf16(weights) => {
+                    Stored::Bf16(_) | Stored::F16(_) => {
                         let wide = &mut buffer[..range.len()];
-                        widest(|| widen(wide, &weights[range]));
-                        wide
-                    }
-                    Stored::F16(weights) => {
-                        let wide = &mut buffer[..range.len()];
-                        weights[range].convert_to_f32_slice(wide);
+                        weight.widen(range, wide);
                         wide
                     }
                 };
                 for (out, x) in out.chunks_mut(AT_ONCE).zip(x.chunks(AT_ONCE)) {
-                    let height = if x.len() > AT_ONCE / 2 {
-                        TOGETHER / 2
-                    } else {
-                        TOGETHER
-                    };
-                    for (tile, weights) in weights.chunks(height * input).enumerate() {
-                        multiply_tile(arch, out, first + tile * height, x, weights);
-                    }
+                    multiply_tile(arch, out, first, x, weights);
                 }
             }
         });
-}
-
-impl Stored<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(weights) => weights.len(),
-            Self::Bf16(weights) => weights.len(),
-            Self::F16(weights) => weights.len(),
-        }
-    }
-}
-
-#[inline(always)]
-fn widen(wide: &mut [f32], weights: &[bf16]) {
-    for (wide, weight) in wide.iter_mut().zip(weights) {
-        *wide = f32::from_bits(u32::from(weight.to_bits()) << 16);
-    }
 }
 
 /// A few rows of `x` with a few rows of the matrix, which lie in `weights` one after the other.
@@ -144,8 +100,8 @@ fn multiply_tile(arch: Arch, out: &mut [&mut [f32]], first: usize, x: &[&[f32]],
     match height {
         4 => sums!(4, 1 2 3 4),
         3 => sums!(3, 1 2 3 4),
-        2 => sums!(2, 1 2 3 4 5 6 7 8),
-        _ => sums!(1, 1 2 3 4 5 6 7 8),
+        2 => sums!(2, 1 2 3 4),
+        _ => sums!(1, 1 2 3 4),
     }
 }
 
@@ -187,6 +143,8 @@ impl<const W: usize, const X: usize> WithSimd for Dots<'_, W, X> {
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
     use crate::vector::tests::numbers;
 

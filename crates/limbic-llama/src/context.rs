@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use limbic_weights::CounterRng;
+use pulp::Arch;
 
 use crate::attention::QUERY_CHUNK;
 use crate::rope::Rotation;
@@ -153,45 +154,57 @@ impl Dropout {
     ) -> Tensor<D> {
         let shape = x.dims();
         let width = shape[D - 1];
-        let rows = 0..shape[..D - 1].iter().product();
-        let Some(mask) = self.mask(probability, site, width, rows) else {
+        if !self.acts(probability) {
             return x;
-        };
+        }
+        let rows = 0..shape[..D - 1].iter().product();
+        let mut mask = vec![0.0; shape.iter().product()];
+        self.mask(probability, site, rows, width, &mut mask);
         let mask = TensorData::new(mask, shape);
         let device = x.device().without_autodiff();
         x * Tensor::from_data(mask, &device)
     }
 
-    /// What the elements of some rows are multiplied by; `None` where all of them are kept.
+    /// What the elements of some rows are multiplied by, where dropout [acts](Self::acts).
+    ///
+    /// # Shapes
+    /// `mask` `[rows, width]`
     pub(crate) fn mask(
         self,
         probability: f64,
         site: &str,
-        width: usize,
         rows: impl Iterator<Item = usize>,
-    ) -> Option<Vec<f32>> {
-        let rng = self.key.filter(|_| probability > 0.0)?.site(site);
+        width: usize,
+        mask: &mut [f32],
+    ) {
+        let key = self.key.expect("dropout that acts has a key");
+        let rng = key.site(site);
         let threshold = (probability * f64::from(u32::MAX)) as u32;
         let scale = (1.0 / (1.0 - probability)) as f32;
         let keep = |bits: u32| if bits < threshold { 0.0 } else { scale };
-        let mut mask = Vec::new();
-        for row in rows {
-            // Two decisions per draw.
-            let (first, end) = ((row * width) as u64, ((row + 1) * width) as u64);
-            let mut element = first;
-            while element < end {
-                let bits = rng.bits(element / 2);
-                if element % 2 == 0 {
-                    mask.push(keep(bits as u32));
-                    element += 1;
-                }
-                if element < end {
-                    mask.push(keep((bits >> 32) as u32));
-                    element += 1;
-                }
+        for (row, mask) in rows.zip(mask.chunks_exact_mut(width)) {
+            // Two decisions per draw; a row may begin with the second.
+            let first = row * width;
+            let (begun, whole) = mask.split_at_mut(first % 2);
+            if let [element] = begun {
+                *element = keep((rng.bits(first as u64 / 2) >> 32) as u32);
+            }
+            let (pairs, last) = whole.as_chunks_mut::<2>();
+            let draw = first.div_ceil(2) as u64;
+            // Millions of draws a pass: in the widest instructions of the machine.
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for (index, pair) in pairs.iter_mut().enumerate() {
+                        let bits = rng.bits(draw + index as u64);
+                        *pair = [keep(bits as u32), keep((bits >> 32) as u32)];
+                    }
+                },
+            );
+            if let [element] = last {
+                *element = keep(rng.bits(draw + pairs.len() as u64) as u32);
             }
         }
-        Some(mask)
     }
 }
 
@@ -359,6 +372,11 @@ mod tests {
         assert!((mean - 1.0).abs() < 0.01, "{mean}");
         assert_eq!(values, draw("a"));
         assert_ne!(values, draw("b"));
+        // Of some rows, of a width that is odd: as those rows have it.
+        let mut some = vec![9.0; 3 * 301];
+        dropout.mask(0.25, "a", [3usize, 4, 150].into_iter(), 301, &mut some);
+        let wanted = [3, 4, 150].map(|row| values[row * 301..][..301].to_vec());
+        assert_eq!(some, wanted.concat());
     }
 
     #[test]

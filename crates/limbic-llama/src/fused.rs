@@ -1,17 +1,18 @@
 //! Blocks on CPU, run whole by limbic-kernels on the tensors' own memory.
 //!
-//! Taken where everything is in F32 on the backend flex and no adapter is a DoRA; burn's operations, which run
-//! everywhere, are what it is tested against.
+//! Taken on the backend flex where what is trained is in F32 and no adapter is a DoRA; frozen matrices may be in 16 bits.
+//! burn's operations, which run everywhere, are what it is tested against.
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::module::{Param, ParamId};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData, bf16, f16};
 use limbic_kernels::{
     Adapter, Block as Kernel, BlockGradients, BlockShape, Buffer, Kept, Linear, LinearGradients,
-    Norm, Rotary, Segment, Sequences,
+    Norm, Rotary, Segment, Sequences, Stored,
 };
 
+use crate::lora::with_dtype;
 use crate::norm::RmsNorm;
 use crate::rope::half_tables;
 use crate::tape::{Recompute, Slopes};
@@ -22,6 +23,8 @@ use crate::{Block, Dropout, KvCache, LlamaConfig, LoraLinear, Padding};
 pub(crate) struct Fused {
     blocks: Vec<BlockNumbers>,
     shape: BlockShape,
+    /// Of the residual stream.
+    width: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
     sequences: Sequences,
@@ -29,7 +32,9 @@ pub(crate) struct Fused {
     read: Option<Vec<usize>>,
     dropout: Dropout,
     device: Device,
-    recompute: Recompute,
+    /// The block that the way back ends with.
+    lowest: usize,
+    /// From that block on.
     steps: Vec<Step>,
 }
 
@@ -43,6 +48,18 @@ struct Step {
 /// A tensor's memory.
 #[derive(Debug)]
 pub(crate) struct Host(FlexTensor);
+
+/// The memory of a matrix, in any precision.
+#[derive(Debug)]
+pub(crate) struct HostMatrix(FlexTensor);
+
+/// A matrix `[out, in]` that products are taken with.
+#[derive(Debug)]
+struct WeightNumbers {
+    id: ParamId,
+    host: HostMatrix,
+    is_trained: bool,
+}
 
 /// A parameter.
 #[derive(Debug)]
@@ -67,7 +84,7 @@ struct NormNumbers {
 
 #[derive(Debug)]
 struct LinearNumbers {
-    weight: Numbers,
+    weight: WeightNumbers,
     bias: Option<Numbers>,
     input: usize,
     output: usize,
@@ -91,7 +108,13 @@ impl Host {
         }
         let plain = tensor.clone().without_autodiff();
         let tensor = plain.try_into_primitive::<Flex>().ok()?;
-        Some(Self(tensor.to_contiguous()))
+        // A stretch of a larger tensor is read where it lies: flex would copy it.
+        let is_whole = tensor.is_contiguous();
+        Some(Self(if is_whole {
+            tensor
+        } else {
+            tensor.to_contiguous()
+        }))
     }
 
     pub(crate) fn numbers(&self) -> &[f32] {
@@ -101,13 +124,52 @@ impl Host {
     }
 }
 
+impl HostMatrix {
+    /// `None` for a tensor of another backend.
+    pub(crate) fn of(tensor: &Tensor<2>) -> Option<Self> {
+        let plain = tensor.clone().without_autodiff();
+        let tensor = plain.try_into_primitive::<Flex>().ok()?.to_contiguous();
+        let is_stored = matches!(tensor.dtype(), DType::F32 | DType::BF16 | DType::F16);
+        is_stored.then_some(Self(tensor))
+    }
+
+    pub(crate) fn stored(&self) -> Stored<'_> {
+        let whole = "a contiguous tensor is one slice";
+        match self.0.dtype() {
+            DType::F32 => Stored::F32(self.0.as_slice().expect(whole)),
+            DType::BF16 => Stored::Bf16(self.0.as_slice::<bf16>().expect(whole)),
+            _ => Stored::F16(self.0.as_slice::<f16>().expect(whole)),
+        }
+    }
+}
+
+impl WeightNumbers {
+    /// `None` for a matrix of another backend, and for a trained one in 16 bits.
+    fn of(parameter: &Param<Tensor<2>>) -> Option<Self> {
+        let value = parameter.val();
+        let is_trained = value.is_require_grad();
+        let host = HostMatrix::of(&value)?;
+        (!is_trained || value.dtype() == DType::F32).then_some(Self {
+            id: parameter.id,
+            host,
+            is_trained,
+        })
+    }
+}
+
 impl Numbers {
+    /// What is frozen and small may be in 16 bits: it is widened here.
     fn of<const D: usize>(parameter: &Param<Tensor<D>>) -> Option<Self> {
         let value = parameter.val();
+        let is_trained = value.is_require_grad();
+        let host = match is_trained {
+            true => Host::of(&value),
+            false => Host::of(&with_dtype(value, DType::F32)),
+        };
         Some(Self {
             id: parameter.id,
-            host: Host::of(&value)?,
-            is_trained: value.is_require_grad(),
+            host: host?,
+            is_trained,
         })
     }
 
@@ -152,7 +214,7 @@ impl LinearNumbers {
             Some(bias) => Some(Numbers::of(bias)?),
         };
         Some(Self {
-            weight: Numbers::of(&linear.weight)?,
+            weight: WeightNumbers::of(&linear.weight)?,
             bias,
             input,
             output,
@@ -162,7 +224,7 @@ impl LinearNumbers {
 
     fn kernel<'a>(&'a self, mask: Option<&'a [f32]>) -> Linear<'a> {
         Linear {
-            weight: self.weight.get(),
+            weight: self.weight.host.stored(),
             bias: self.bias.as_ref().map(Numbers::get),
             input: self.input,
             output: self.output,
@@ -179,39 +241,46 @@ impl LinearNumbers {
     }
 
     /// Dropout's mask for the adapter's input at some rows, or at the first so many.
-    fn mask(&self, dropout: Dropout, rows: &Rows) -> Option<Vec<f32>> {
+    fn mask(&self, dropout: Dropout, rows: &Rows) -> Option<Buffer> {
         let adapter = self.adapter.as_ref()?;
-        let (probability, site) = (adapter.dropout, &adapter.site);
-        match rows {
-            Rows::All(count) => dropout.mask(probability, site, self.input, 0..*count),
-            Rows::Some(rows) => dropout.mask(probability, site, self.input, rows.iter().copied()),
+        if !dropout.acts(adapter.dropout) {
+            return None;
         }
-    }
-
-    fn parameters(&self) -> impl Iterator<Item = &Numbers> {
-        let adapter = self
-            .adapter
-            .iter()
-            .flat_map(|adapter| [&adapter.a, &adapter.b]);
-        [&self.weight].into_iter().chain(&self.bias).chain(adapter)
+        let (probability, site, width) = (adapter.dropout, &adapter.site, self.input);
+        let count = match rows {
+            Rows::All(count) => *count,
+            Rows::Some(rows) => rows.len(),
+        };
+        let mut mask = Buffer::stale(count * width);
+        match rows {
+            Rows::All(count) => dropout.mask(probability, site, 0..*count, width, &mut mask),
+            Rows::Some(rows) => {
+                dropout.mask(probability, site, rows.iter().copied(), width, &mut mask);
+            }
+        }
+        Some(mask)
     }
 
     fn add(&self, gradients: LinearGradients, slopes: &mut Slopes, device: &Device) {
         let LinearGradients { weight, bias, a, b } = gradients;
-        add(Some(&self.weight), weight, slopes, device);
-        add(self.bias.as_ref(), bias, slopes, device);
+        if self.weight.is_trained {
+            add(self.weight.id, weight, slopes, device);
+        }
         let adapter = self.adapter.as_ref();
-        add(adapter.map(|adapter| &adapter.a), a, slopes, device);
-        add(adapter.map(|adapter| &adapter.b), b, slopes, device);
+        let of_adapter = adapter.map(|adapter| [(&adapter.a, a), (&adapter.b, b)]);
+        let small = self.bias.as_ref().map(|numbers| (numbers, bias));
+        for (numbers, slope) in small.into_iter().chain(of_adapter.into_iter().flatten()) {
+            if numbers.is_trained {
+                add(numbers.id, slope, slopes, device);
+            }
+        }
     }
 }
 
-fn add(parameter: Option<&Numbers>, slope: Option<Vec<f32>>, slopes: &mut Slopes, device: &Device) {
-    let trained = parameter.filter(|parameter| parameter.is_trained);
-    if let (Some(parameter), Some(slope)) = (trained, slope) {
+fn add(id: ParamId, slope: Option<Vec<f32>>, slopes: &mut Slopes, device: &Device) {
+    if let Some(slope) = slope {
         let shape = [slope.len()];
-        let slope = Tensor::from_data(TensorData::new(slope, shape), device);
-        slopes.add(parameter.id, slope);
+        slopes.add(id, Tensor::from_data(TensorData::new(slope, shape), device));
     }
 }
 
@@ -240,6 +309,16 @@ impl BlockNumbers {
             ],
         })
     }
+}
+
+/// Whether tensors on `device` are in the host's memory, where whole blocks can run.
+pub fn is_cpu(device: &Device) -> bool {
+    Host::of(&Tensor::<1>::zeros([1], &device.clone().without_autodiff())).is_some()
+}
+
+/// Frees what passes on CPU keep for the next ones.
+pub fn free_idle_memory() {
+    limbic_kernels::free_idle_buffers();
 }
 
 /// Which of a block's linear layers see every row, read or not: keys and values.
@@ -276,7 +355,10 @@ impl Fused {
             "a sequence of {longest} slots, but the model has {} positions",
             config.max_position_embeddings
         );
-        assert!(rows.is_sorted(), "the rows that are read must ascend");
+        if let Padding::Packed(lengths) = padding {
+            let held = lengths.iter().sum::<usize>();
+            assert_eq!([1, held], [size, slots], "rows and slots of packed samples");
+        }
         let (cos, sin) = half_tables(config, 0..longest);
         let reads_all = rows.len() == size * slots;
         Some(Self {
@@ -286,25 +368,16 @@ impl Fused {
                 groups: config.num_key_value_heads,
                 head_dim: config.head_dim,
             },
+            width: config.hidden_size,
             cos,
             sin,
             sequences: Sequences::new(size * slots, segments, is_causal),
             read: (!reads_all).then(|| rows.to_vec()),
             dropout,
             device,
-            recompute: Recompute::Block,
+            lowest: 0,
             steps: Vec::new(),
         })
-    }
-
-    /// Whether a block has a trained parameter.
-    pub(crate) fn is_trained(&self) -> bool {
-        let of_block = |block: &BlockNumbers| {
-            let mut linears = block.linears.iter().flat_map(LinearNumbers::parameters);
-            block.norms.iter().any(|norm| norm.weight.is_trained)
-                || linears.any(|numbers| numbers.is_trained)
-        };
-        self.blocks.iter().any(of_block)
     }
 
     /// The states of the rows that are read, `[N, D]`, keeping nothing.
@@ -333,20 +406,23 @@ impl Fused {
         self.output(x)
     }
 
-    /// The same, keeping what the way back needs.
+    /// The same, keeping what the way back needs, which ends with block `lowest`.
     pub(crate) fn record(
         mut self,
         embeddings: Tensor<3>,
+        lowest: usize,
         recompute: Recompute,
     ) -> (Tensor<2>, Self) {
-        self.recompute = recompute;
+        self.lowest = lowest;
         let mut x = self.input(embeddings);
         for number in 0..self.blocks.len() {
             let (y, kept) = self.with_block(number, |block| block.forward(&x));
-            // The last one's way back begins at once.
-            let is_last = number + 1 == self.blocks.len();
-            let kept = (is_last || recompute == Recompute::None).then_some(kept);
-            self.steps.push(Step { input: x, kept });
+            if number >= lowest {
+                // The last one's way back begins at once.
+                let is_last = number + 1 == self.blocks.len();
+                let kept = (is_last || recompute == Recompute::None).then_some(kept);
+                self.steps.push(Step { input: x, kept });
+            }
             x = y;
         }
         (self.output(x), self)
@@ -361,9 +437,9 @@ impl Fused {
     ) -> Option<Tensor<3>> {
         let host = Host::of(&slope).expect("the slope at a pass is of its backend and precision");
         let mut slope = Buffer::copy(host.numbers());
-        for number in (0..self.blocks.len()).rev() {
+        for number in (self.lowest..self.blocks.len()).rev() {
             let Step { input, kept } = self.steps.pop().expect("one step a block");
-            let wants_x = number > 0 || wants_input;
+            let wants_x = number > self.lowest || wants_input;
             let (at_input, gradients) = self.with_block(number, |block| {
                 let kept = kept.unwrap_or_else(|| block.again(&input));
                 block.backward(&input, kept, slope, wants_x)
@@ -371,8 +447,7 @@ impl Fused {
             self.add(number, gradients, slopes);
             slope = at_input?;
         }
-        let width = slope.len() / self.sequences.rows();
-        let data = TensorData::new(slope.into_vec(), [self.sequences.rows(), width]);
+        let data = TensorData::new(slope.into_vec(), [self.sequences.rows(), self.width]);
         // As one row: the caller's shape is that of its embeddings.
         Some(Tensor::<2>::from_data(data, &self.device).unsqueeze())
     }
@@ -381,7 +456,9 @@ impl Fused {
         let block = &self.blocks[number];
         let norms = [gradients.input_norm, gradients.post_norm];
         for (norm, slope) in block.norms.iter().zip(norms) {
-            add(Some(&norm.weight), slope, slopes, &self.device);
+            if norm.weight.is_trained {
+                add(norm.weight.id, slope, slopes, &self.device);
+            }
         }
         for (linear, of_linear) in block.linears.iter().zip(gradients.linears) {
             linear.add(of_linear, slopes, &self.device);
@@ -393,7 +470,7 @@ impl Fused {
         let numbers = &self.blocks[number];
         let is_last = number + 1 == self.blocks.len();
         let read = self.read.as_deref().filter(|_| is_last);
-        let masks: Vec<Option<Vec<f32>>> = numbers
+        let masks: Vec<Option<Buffer>> = numbers
             .linears
             .iter()
             .enumerate()
@@ -428,7 +505,7 @@ impl Fused {
 
     fn output(&self, x: Buffer) -> Tensor<2> {
         let rows = self.read.as_ref().map_or(self.sequences.rows(), Vec::len);
-        let width = x.len() / rows;
+        let width = self.width;
         Tensor::from_data(TensorData::new(x.into_vec(), [rows, width]), &self.device)
     }
 }

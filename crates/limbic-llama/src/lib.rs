@@ -58,6 +58,7 @@ pub use cache::{KvCache, LayerCache};
 pub use config::{Architecture, LlamaConfig};
 pub use context::{Context, Dropout, Padding};
 pub use error::LlamaError;
+pub use fused::{free_idle_memory, is_cpu};
 pub use generate::{End, Generation, Prefilled, Prompt, generate};
 pub use in_order::InOrder;
 pub use inspect::Inspection;

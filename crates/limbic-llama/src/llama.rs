@@ -15,7 +15,7 @@ use crate::block::Block;
 use crate::fused::Fused;
 use crate::lora::{lazy_zeros, project, with_dtype};
 use crate::norm::RmsNorm;
-use crate::tape::{Replayed, Stack, row_numbers, select_rows};
+use crate::tape::{Replayed, Stack, lowest_trained, row_numbers, select_rows};
 use crate::{
     Context, Dropout, KvCache, LlamaConfig, LlamaError, LoraConfig, LoraLinear, Padding, Pass,
     Recompute,
@@ -236,14 +236,14 @@ impl Llama {
 
     /// The output of the last block, before the final norm, at some positions of `B · L`, in ascending order.
     ///
-    /// The same numbers as [`hidden`](Self::hidden) for less: where it can be, the last block runs for these positions
-    /// alone, and whole blocks run as one on CPU. With a tape in `pass` the way back is that tape's.
+    /// The same numbers as [`hidden`](Self::hidden) has at positions that hold something, for less: on CPU whole blocks run
+    /// as one, the last of them for these positions alone. With a tape in `pass` the way back is that tape's.
     ///
     /// # Shapes
     /// `[B, L, D]` to `[N, D]`.
     ///
     /// # Panics
-    /// When a sample is longer than `max_position_embeddings`, or positions do not ascend.
+    /// When a sample is longer than `max_position_embeddings`, or positions do not ascend strictly.
     pub fn hidden_at(
         &self,
         embeddings: Tensor<3>,
@@ -263,20 +263,27 @@ impl Llama {
         );
         let plain = || embeddings.clone().without_autodiff();
         let is_tracked = embeddings.is_tracked();
+        assert!(
+            positions.is_sorted_by(|a, b| a < b),
+            "positions must ascend, each of them once: {positions:?}"
+        );
+        let lowest = match is_tracked {
+            true => 0,
+            false => lowest_trained(blocks),
+        };
+        let goes_back = lowest < blocks.len();
         match (fused, pass.tape) {
-            (Some(fused), _) if !is_tracked && !fused.is_trained() => fused.run(plain()),
+            (Some(fused), _) if !goes_back => fused.run(plain()),
             (Some(fused), Some(tape)) => {
-                let (output, fused) = fused.record(plain(), tape.recompute());
-                tape.record(embeddings, output, Stack::Fused(fused))
+                let (output, fused) = fused.record(plain(), lowest, tape.recompute());
+                tape.record(embeddings, output, Stack::Fused(Box::new(fused)))
             }
-            (None, Some(tape)) if tape.recompute() == Recompute::Block => {
+            (None, Some(tape)) if goes_back && tape.recompute() == Recompute::Block => {
                 let slots = embeddings.dims()[1];
                 let device = embeddings.device();
                 let context = Context::new(&self.config, 0, slots, padding, dropout, &device);
-                let without_tape = blocks.valid();
-                let (output, replayed) =
-                    Replayed::run(blocks, &without_tape, context, plain(), positions);
-                tape.record(embeddings, output, Stack::Replayed(replayed))
+                let (output, replayed) = Replayed::run(blocks, lowest, context, plain(), positions);
+                tape.record(embeddings, output, Stack::Replayed(Box::new(replayed)))
             }
             _ => {
                 let rows = row_numbers(positions, &embeddings.device());

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use burn::module::{Param, ParamId};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -60,8 +60,8 @@ struct Recorded {
 
 #[derive(Debug)]
 pub(crate) enum Stack {
-    Fused(Fused),
-    Replayed(Replayed),
+    Fused(Box<Fused>),
+    Replayed(Box<Replayed>),
 }
 
 impl Pass<'static> {
@@ -165,32 +165,37 @@ impl From<Gradients> for Slopes {
 pub(crate) struct Replayed {
     blocks: Vec<Block>,
     context: Context,
-    /// Of each block, `[B, L, D]`.
+    /// The block that the way back ends with.
+    lowest: usize,
+    /// From that block on, `[B, L, D]`.
     inputs: Vec<Tensor<3>>,
     /// Of `B · L`, those that are read.
     rows: Tensor<1, Int>,
 }
 
 impl Replayed {
-    /// Runs `plain`, which are `blocks` without a tape, and gives the states of `rows`, `[N, D]`.
+    /// Runs `blocks` without a tape, and gives the states of `rows`, `[N, D]`. The way back ends with block `lowest`.
     pub(crate) fn run(
         blocks: &[Block],
-        plain: &[Block],
+        lowest: usize,
         context: Context,
         embeddings: Tensor<3>,
         rows: &[usize],
     ) -> (Tensor<2>, Self) {
-        let mut inputs = Vec::with_capacity(plain.len());
+        let mut inputs = Vec::with_capacity(blocks.len() - lowest);
         let mut x = embeddings;
-        for block in plain {
-            inputs.push(x.clone());
-            x = block.forward(x, &context, None);
+        for (number, block) in blocks.iter().enumerate() {
+            if number >= lowest {
+                inputs.push(x.clone());
+            }
+            x = block.valid().forward(x, &context, None);
         }
         let rows = row_numbers(rows, &x.device());
         let output = select_rows(x, rows.clone());
         let replayed = Self {
             blocks: blocks.to_vec(),
             context,
+            lowest,
             inputs,
             rows,
         };
@@ -209,16 +214,13 @@ impl Replayed {
         let mut slope = Tensor::<2>::zeros([rows * slots, width], &slope.device())
             .select_assign(0, self.rows, slope, burn::tensor::IndexingUpdateOp::Add)
             .reshape(shape);
-        for (number, block) in self.blocks.iter().enumerate().rev() {
+        for (number, block) in self.blocks.iter().enumerate().skip(self.lowest).rev() {
             let mut x = inputs.pop().expect("one input a block");
-            let wants_x = number > 0 || wants_input;
+            let wants_x = number > self.lowest || wants_input;
             if wants_x {
                 x = x.autodiff().require_grad();
             }
             let y = block.forward(x.clone(), &self.context, None);
-            if !y.is_tracked() {
-                return None;
-            }
             // The product's own value is of no interest: its slope at y is `slope`.
             let mut tape = (y * slope.clone()).sum().backward();
             if wants_x {
@@ -228,6 +230,24 @@ impl Replayed {
         }
         wants_input.then_some(slope)
     }
+}
+
+/// The first of `blocks` with a trained parameter; their number where none has one.
+pub(crate) fn lowest_trained(blocks: &[Block]) -> usize {
+    struct Search {
+        found: bool,
+    }
+    impl ModuleVisitor for Search {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.found |= param.val().is_require_grad();
+        }
+    }
+    let is_trained = |block: &Block| {
+        let mut search = Search { found: false };
+        block.visit(&mut search);
+        search.found
+    };
+    blocks.iter().position(is_trained).unwrap_or(blocks.len())
 }
 
 /// As a tensor of indices.

@@ -7,7 +7,11 @@
 use burn::tensor::TensorData;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
+#[cfg(feature = "flex")]
+use limbic_kernels::Buffer;
 
+#[cfg(feature = "flex")]
+use crate::fused::{Host, HostMatrix};
 use crate::lora::{project, with_dtype};
 use crate::{Dropout, Llama};
 
@@ -17,7 +21,7 @@ const LOGITS: usize = 8 << 20;
 impl Llama {
     /// The cross-entropy of `targets` at `hidden_rows`, summed, through final norm and output layer.
     ///
-    /// Exact, in chunks of positions. Gradients reach the states, the norm and the output layer where they are tracked.
+    /// Exact, in chunks of positions, except for an output layer with an adapter or a bias. Gradients reach the states, the norm and the output layer where they are tracked.
     ///
     /// # Shapes
     /// Rows of [`hidden_at`](Self::hidden_at) `[N, D]` and tokens `[N]` to `[1]`.
@@ -30,7 +34,7 @@ impl Llama {
         let x = self.norm(hidden_rows);
         let weight = match &self.lm_head {
             Some(head) if !head.is_plain() => {
-                // An adapter's way back is burn's.
+                // Adapters here are rare, and their way back is burn's, with all logits.
                 return on_tape(head.forward(x, dropout), targets);
             }
             Some(head) => head.weight.val(),
@@ -97,70 +101,117 @@ impl Chunks {
     /// Goes through `size` positions at a time.
     fn run(&self, wanted: Wanted, size: usize) -> Found {
         let [positions, _] = self.x.dims();
-        let [vocabulary, width] = self.weight.dims();
         let device = self.x.device();
         let mut loss = Tensor::<1>::zeros([1], &device);
         let mut x_slopes = Vec::new();
         let mut weight_slope: Option<Tensor<2>> = None;
         for first in (0..positions).step_by(size) {
             let count = size.min(positions - first);
-            let x = self.x.clone().narrow(0, first, count);
-            let targets = self.targets.clone().narrow(0, first, count);
-            let logits = project(x.clone(), self.weight.clone());
-            let (of_chunk, slope) = loss_and_slope(logits, targets);
-            loss = loss + of_chunk;
-            if wanted.x {
-                let weight = self.weight.clone();
-                let slope = with_dtype(slope.clone(), weight.dtype());
-                x_slopes.push(with_dtype(slope.matmul(weight), DType::F32));
-            }
-            if wanted.weight {
-                let of_chunk = slope.transpose().matmul(x);
-                weight_slope = Some(match weight_slope {
-                    None => of_chunk,
-                    Some(sum) => sum + of_chunk,
-                });
-            }
+            let found = self.chunk(first, count).run(wanted);
+            loss = loss + found.loss;
+            x_slopes.extend(found.x);
+            weight_slope = match (weight_slope, found.weight) {
+                (Some(sum), Some(slope)) => Some(sum + slope),
+                (sum, slope) => sum.or(slope),
+            };
         }
-        let empty = || Tensor::zeros([vocabulary, width], &device);
+        let zeros = |like: &Tensor<2>| like.zeros_like();
         Found {
             loss,
             x: wanted.x.then(|| match x_slopes.is_empty() {
-                true => self.x.zeros_like(),
+                true => zeros(&self.x),
                 false => Tensor::cat(x_slopes, 0),
             }),
-            weight: wanted.weight.then(|| weight_slope.unwrap_or_else(empty)),
+            weight: wanted
+                .weight
+                .then(|| weight_slope.unwrap_or_else(|| zeros(&self.weight))),
+        }
+    }
+
+    fn chunk(&self, first: usize, count: usize) -> Chunk {
+        Chunk {
+            x: self.x.clone().narrow(0, first, count),
+            weight: self.weight.clone(),
+            targets: self.targets.clone().narrow(0, first, count),
         }
     }
 }
 
-/// The loss of a chunk, `[1]`, and its slope at the logits, `softmax(logits) - [target]`.
-fn loss_and_slope(logits: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<2>) {
-    #[cfg(feature = "flex")]
-    if crate::fused::Host::of(&logits).is_some() {
-        return on_cpu(logits, targets);
-    }
-    let log_shares = log_softmax(logits, 1);
-    let targets: Tensor<2, Int> = targets.unsqueeze_dim(1);
-    let chosen = log_shares.clone().gather(1, targets.clone());
-    let less = chosen.ones_like().neg();
-    let slope = log_shares
-        .exp()
-        .scatter(1, targets, less, IndexingUpdateOp::Add);
-    (chosen.sum().neg(), slope)
+/// Positions whose logits are alive at the same time.
+struct Chunk {
+    /// `[N, D]`
+    x: Tensor<2>,
+    /// `[V, D]`
+    weight: Tensor<2>,
+    /// `[N]`
+    targets: Tensor<1, Int>,
 }
 
-/// The same in the logits' own memory.
-#[cfg(feature = "flex")]
-fn on_cpu(logits: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<2>) {
-    let device = logits.device();
-    let shape = logits.dims();
-    let targets: Vec<u32> = targets.into_data().iter::<u32>().collect();
-    let numbers = logits.into_data().try_into_vec::<f32>();
-    let mut numbers = numbers.expect("logits on this backend were seen to be F32");
-    let loss = limbic_kernels::cross_entropy(&mut numbers, &targets);
-    let slope = Tensor::from_data(TensorData::new(numbers, shape), &device);
-    (Tensor::from_data([loss as f32], &device), slope)
+impl Chunk {
+    /// Loss and slopes; the one at the logits is `softmax(logits) - [target]`.
+    fn run(self, wanted: Wanted) -> Found {
+        #[cfg(feature = "flex")]
+        if let Some(found) = self.run_on_cpu(wanted) {
+            return found;
+        }
+        let Self { x, weight, targets } = self;
+        let log_shares = log_softmax(project(x.clone(), weight.clone()), 1);
+        let targets: Tensor<2, Int> = targets.unsqueeze_dim(1);
+        let chosen = log_shares.clone().gather(1, targets.clone());
+        let loss = chosen.clone().sum().neg();
+        if !wanted.x && !wanted.weight {
+            return Found::only(loss);
+        }
+        let less = chosen.ones_like().neg();
+        let shares = log_shares.exp();
+        let slope = shares.scatter(1, targets, less, IndexingUpdateOp::Add);
+        Found {
+            loss,
+            x: wanted.x.then(|| {
+                let slope = with_dtype(slope.clone(), weight.dtype());
+                with_dtype(slope.matmul(weight), DType::F32)
+            }),
+            weight: wanted.weight.then(|| slope.transpose().matmul(x)),
+        }
+    }
+
+    /// The same in one buffer of logits, with the output layer as it is stored; `None` on another backend.
+    #[cfg(feature = "flex")]
+    fn run_on_cpu(&self, wanted: Wanted) -> Option<Found> {
+        let (host, matrix) = (Host::of(&self.x)?, HostMatrix::of(&self.weight)?);
+        let device = self.x.device();
+        let ([count, width], shape) = (self.x.dims(), self.weight.dims());
+        let targets: Vec<u32> = self.targets.to_data().iter::<u32>().collect();
+        let mut logits = Buffer::stale(count * shape[0]);
+        matrix.stored().there(&mut logits, host.numbers(), shape);
+        let loss = limbic_kernels::cross_entropy(&mut logits, &targets);
+        let slope = logits;
+        let tensor = |numbers: Vec<f32>, shape: [usize; 2]| {
+            Tensor::<2>::from_data(TensorData::new(numbers, shape), &device)
+        };
+        Some(Found {
+            loss: Tensor::from_data([loss as f32], &device),
+            x: wanted.x.then(|| {
+                let mut out = vec![0.0; count * width];
+                matrix.stored().back(&mut out, false, &slope, shape);
+                tensor(out, [count, width])
+            }),
+            weight: wanted.weight.then(|| {
+                let slope = tensor(slope.to_vec(), [count, shape[0]]);
+                slope.transpose().matmul(self.x.clone())
+            }),
+        })
+    }
+}
+
+impl Found {
+    fn only(loss: Tensor<1>) -> Self {
+        Self {
+            loss,
+            x: None,
+            weight: None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -89,8 +89,10 @@ impl StepConfig {
         let device = devices.first().context("a step needs a device")?;
         let media = (self.shortest - self.answer).min(MEDIA_TOKENS);
         let config = artifact(media)?;
-        let llama = draw_decoder(&self.decoder, self.precision, device).with_lora(&self.lora, SEED);
-        let model = config.model()?.init(llama?, SEED, device)?;
+        let llama = draw_decoder(&self.decoder, self.precision, device)
+            .with_lora(&self.lora, SEED)
+            .map_err(|error| RunError::recipe(error.to_string()))?;
+        let model = config.model()?.init(llama, SEED, device)?;
         let samples: Vec<(Sample, Compiled)> = (0..self.batch)
             .map(|number| self.sample(number, media, &config.inputs[0]))
             .collect();
@@ -319,11 +321,11 @@ impl ModuleMapper for Draw {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let shape = param.lazy_shape();
         let device = param.lazy_device();
-        let value = match D {
-            // Norms keep their ones.
-            1 => param.val(),
-            _ => Tensor::random(shape, Distribution::Normal(0.0, 0.02), &device),
-        };
+        // Norms keep their ones, and F32.
+        if D == 1 {
+            return Param::initialized(param.id, param.val());
+        }
+        let value = Tensor::<D>::random(shape, Distribution::Normal(0.0, 0.02), &device);
         Param::initialized(param.id, value.cast(self.precision))
     }
 }

@@ -5,7 +5,7 @@
 //! 3. [`train`] runs the loop: draw, gradient of all [`Replicas`], clip, AdamW, evaluate, save.
 //!    What it is trained for is in [`Objectives`]: language, classes, valence, contrast, hidden tokens.
 //! 4. [`Evaluator`] says what a model achieves on a split; [`Model`] is a finished one, to be scored or asked.
-//! 5. [`bench`] repeats steps of a given shape, to be timed.
+//! 5. [`mod@bench`] repeats steps of a given shape, to be timed.
 //!
 //! A run is a function of (recipe, data, weights, seed). The one state besides the step is the trained values and the
 //! optimizer's two moments; [`Checkpoint`] holds them.

@@ -22,14 +22,17 @@ impl fmt::Display for Plan {
     }
 }
 
+/// Steps of each plan; the first does not count: its threads start, and its memory is touched for the first time.
+const STEPS: usize = 3;
+
 /// Plans that are being tried.
 #[derive(Debug, Clone)]
 pub struct Calibration {
     /// With the positions a second that each came to.
     tried: Vec<(Plan, f64)>,
     left: Vec<Plan>,
-    /// Steps that the plan in force has run.
-    steps: u64,
+    /// Of the plan in force, the speeds of its steps so far.
+    speeds: Vec<f64>,
 }
 
 impl Calibration {
@@ -50,7 +53,7 @@ impl Calibration {
         (left.len() > 1).then_some(Self {
             tried: Vec::new(),
             left,
-            steps: 0,
+            speeds: Vec::new(),
         })
     }
 
@@ -69,18 +72,17 @@ impl Calibration {
     }
 
     /// Takes the speed of a step under [`plan`](Self::plan), in positions a second; with the last of them, what was found.
-    ///
-    /// A plan's first step does not count: its threads start, and its memory is touched for the first time.
     pub fn record(&mut self, speed: f64) -> Option<String> {
         if self.left.is_empty() {
             return None;
         }
-        self.steps += 1;
-        if self.steps < 2 {
+        self.speeds.push(speed);
+        if self.speeds.len() < STEPS {
             return None;
         }
-        self.steps = 0;
-        self.tried.push((self.left.remove(0), speed));
+        let counted = self.speeds.drain(..).skip(1);
+        let mean = counted.sum::<f64>() / (STEPS - 1) as f64;
+        self.tried.push((self.left.remove(0), mean));
         self.left.is_empty().then(|| {
             let told = self.tried.iter();
             let told: Vec<String> = told
@@ -109,16 +111,16 @@ mod tests {
         let speed = |plan: Plan| [0.0, 30.0, 50.0, 0.0, 40.0][plan.replicas];
         let mut order = Vec::new();
         let mut told = None;
-        for step in 0..10 {
+        for step in 0..12 {
             let plan = calibration.plan();
             order.push(plan);
-            // The first step of a plan is an outlier.
-            let speed = if step % 2 == 0 { 1e9 } else { speed(plan) };
+            // The first step of a plan is an outlier, the others lie about its speed.
+            let speed = [1e9, speed(plan) - 4.0, speed(plan) + 4.0][step % STEPS];
             told = told.or(calibration.record(speed));
         }
         let plans = [plan(4, 2), plan(2, 4), plan(1, 8)];
-        assert_eq!(order[..6], plans.map(|plan| [plan, plan]).concat());
-        assert_eq!(order[6..], [plan(2, 4); 4]);
+        assert_eq!(order[..9], plans.map(|plan| [plan; STEPS]).concat());
+        assert_eq!(order[9..], [plan(2, 4); 3]);
         let told = told.unwrap();
         assert!(
             told.ends_with("4 x 2: 40, 2 x 4: 50, 1 x 8: 30; going on with 2 x 4"),

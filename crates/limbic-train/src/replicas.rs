@@ -4,7 +4,7 @@
 //! single operations do not. Frozen weights are shared between replicas of one device.
 
 use burn::tensor::{Device, Tensor};
-use limbic_llama::{Recompute, Tape};
+use limbic_llama::{Recompute, Tape, is_cpu};
 use limbic_model::{EmotionLlm, MaskedCaption, Trainables};
 use limbic_weights::CounterRng;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -94,7 +94,7 @@ impl Replicas {
     /// # Errors
     /// When threads cannot be started.
     pub fn new(model: &EmotionLlm, devices: &[Device]) -> anyhow::Result<Self> {
-        let threads = (rayon::current_num_threads() / devices.len()).max(1);
+        let share = (rayon::current_num_threads() / devices.len()).max(1);
         let home = Trainables::device(model);
         let replicas = devices
             .iter()
@@ -104,6 +104,8 @@ impl Replicas {
                 } else {
                     burn::module::Module::fork(model.clone(), device)
                 };
+                // Where a GPU computes, one thread is to launch all its work: each thread has a stream and memory there.
+                let threads = if is_cpu(device) { share } else { 1 };
                 Ok(Replica {
                     pool: ThreadPoolBuilder::new().num_threads(threads).build()?,
                     device: device.clone().without_autodiff(),
@@ -136,6 +138,8 @@ impl Replicas {
                 model: model.clone(),
             })
         };
+        // What the threads before used lies idle, in sizes that these may not want.
+        limbic_llama::free_idle_memory();
         self.replicas = (0..plan.replicas)
             .map(replica)
             .collect::<anyhow::Result<_>>()?;

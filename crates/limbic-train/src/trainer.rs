@@ -235,7 +235,7 @@ impl<'a> Trainer<'a> {
             self.progress.updates = self.optimizer.updates();
             self.progress.skipped_in_row = 0;
         } else {
-            return self.skip(norm);
+            return self.skip(norm, loss.total);
         }
         let told = [Term::Lm, Term::Masked].into_iter();
         let told = told.filter(|term| objectives.is_active(*term));
@@ -269,19 +269,19 @@ impl<'a> Trainer<'a> {
         self.log.step(&record, due)
     }
 
-    fn skip(&mut self, norm: f64) -> anyhow::Result<()> {
+    fn skip(&mut self, norm: f64, loss: f64) -> anyhow::Result<()> {
         let allowed = self.setup.recipe.train.max_skipped;
         self.progress.skipped += 1;
         self.progress.skipped_in_row += 1;
         self.log.say(&format!(
-            "step {} is skipped: its gradient has norm {norm}",
+            "step {} is skipped: its loss is {loss}, its gradient has norm {norm}",
             self.progress.step
         ));
         if self.progress.skipped_in_row <= allowed {
             return Ok(());
         }
         Err(RunError::Diverged(format!(
-            "{} steps in a row had no finite gradient, the last of them step {}; `train.max_skipped` allows {allowed}. \
+            "{} steps in a row had no finite loss and gradient, the last of them step {}; `train.max_skipped` allows {allowed}. \
              Lower `train.learning_rate` or raise `train.warmup`; the last good checkpoint is in {}",
             self.progress.skipped_in_row,
             self.progress.step,

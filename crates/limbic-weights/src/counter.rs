@@ -10,6 +10,7 @@ pub struct CounterRng {
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
+#[inline(always)]
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -40,6 +41,7 @@ impl CounterRng {
     }
 
     /// 64 random bits at position `i`.
+    #[inline(always)]
     pub fn bits(self, i: u64) -> u64 {
         mix(self
             .key

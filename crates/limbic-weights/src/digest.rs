@@ -191,11 +191,13 @@ mod tests {
             digest.finish()
         };
         let of_halves = digest(TensorData::new(halves, [50, 100]));
-        assert_eq!(of_halves, digest(TensorData::new(wide.clone(), [50, 100])));
-        let narrower = TensorData::new(wide.clone(), [50, 100]).convert_dtype(DType::F16);
-        let rounded = narrower.clone().convert_dtype(DType::F32);
-        assert_eq!(digest(narrower.clone()), digest(rounded));
-        assert_ne!(digest(narrower), of_halves);
+        assert_eq!(of_halves, digest(TensorData::new(wide, [50, 100])));
+        let fine: Vec<f32> = (0..5000).map(|i| i as f32 * 0.37).collect();
+        let fine = TensorData::new(fine, [50, 100]);
+        let narrow = fine.clone().convert_dtype(DType::F16);
+        let rounded = narrow.clone().convert_dtype(DType::F32);
+        assert_eq!(digest(narrow.clone()), digest(rounded));
+        assert_ne!(digest(narrow), digest(fine));
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub(crate) struct ShapeArgs {
     /// Rank of the adapters
     #[arg(long, default_value_t = 16)]
     pub(crate) rank: usize,
+    /// Share of the adapters' inputs that is dropped
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) dropout: f64,
     /// Layers with adapters
     #[arg(
         long,

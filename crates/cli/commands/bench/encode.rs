@@ -91,7 +91,7 @@ fn files(args: &EncodeArgs, encoder: EncoderConfig, device: &Device) -> anyhow::
         "cached_samples_per_s": measure::rounded(per_second(&cached)),
         "cache_gain": measure::rounded(encoding.median() / cached.median()),
         "feature_dim": config.inputs[0].encoder.feature_dim(),
-        "peak_device_mib": measure::peak_device_mib(&[device.clone()]),
+        "peak_device_mib": measure::peak_device_mib(std::slice::from_ref(device)),
     });
     measure::print("encode", args, &encoding, "run", figures)
 }

@@ -30,7 +30,10 @@ impl ShapeArgs {
     /// The adapters, scaled as the peer's.
     pub(crate) fn lora(&self) -> LoraConfig {
         let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
-        LoraConfig::new(self.rank, 2.0 * self.rank as f64, &targets)
+        LoraConfig {
+            lora_dropout: self.dropout,
+            ..LoraConfig::new(self.rank, 2.0 * self.rank as f64, &targets)
+        }
     }
 
     /// The decoder with its adapters and drawn weights.

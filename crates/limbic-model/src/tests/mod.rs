@@ -61,6 +61,11 @@ pub(crate) fn device() -> Device {
 impl Fixture {
     /// With a decoder of its own and no adapters.
     pub(crate) fn new(seed: u64) -> Self {
+        Self::with_output_layer(seed, false)
+    }
+
+    /// The same with a decoder whose embedding table may be its output layer, too.
+    pub(crate) fn with_output_layer(seed: u64, is_tied: bool) -> Self {
         let config = ArtifactConfig {
             format: FORMAT,
             run: "tiny".into(),
@@ -103,6 +108,7 @@ impl Fixture {
         let tokenizer = TextTokenizer::train(&compiler.texts(), 270).unwrap();
         let llama = LlamaConfig {
             num_key_value_heads: 1,
+            tie_word_embeddings: is_tied,
             bos_token_id: Some(tokenizer.bos),
             eos_token_ids: vec![tokenizer.eos],
             ..LlamaConfig::small(tokenizer.vocab_size(), 16, 2, 2)
