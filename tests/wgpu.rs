@@ -1,5 +1,10 @@
 //! A device that is no CPU to the program, though it may be one in software: scripts/test-wgpu.sh.
 
+#![expect(
+    clippy::print_stderr,
+    reason = "a test says why it skips, and this one what it found"
+)]
+
 use serde_json::Value;
 
 use crate::workplace::{Workplace, losses, stage1};
