@@ -1,5 +1,7 @@
 //! Without the CPU backend no block is run whole.
 
+use std::convert::Infallible;
+
 use burn::tensor::{Device, Tensor};
 
 use crate::tape::{Recompute, Slopes};
@@ -7,7 +9,7 @@ use crate::{Block, Dropout, KvCache, LlamaConfig, Padding};
 
 /// Never there.
 #[derive(Debug)]
-pub(crate) enum Fused {}
+pub(crate) struct Fused(Infallible);
 
 impl Fused {
     pub(crate) fn of(
@@ -22,11 +24,11 @@ impl Fused {
     }
 
     pub(crate) fn run(&self, _embeddings: Tensor<3>) -> Tensor<2> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(crate) fn fill(&self, _embeddings: Tensor<3>, _cache: &mut KvCache) -> Tensor<2> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(crate) fn record(
@@ -35,7 +37,7 @@ impl Fused {
         _lowest: usize,
         _recompute: Recompute,
     ) -> (Tensor<2>, Self) {
-        match self {}
+        match self.0 {}
     }
 
     pub(crate) fn backward(
@@ -44,7 +46,7 @@ impl Fused {
         _wants_input: bool,
         _slopes: &mut Slopes,
     ) -> Option<Tensor<3>> {
-        match self {}
+        match self.0 {}
     }
 }
 

@@ -142,6 +142,7 @@ impl Slopes {
     }
 
     /// Adds the slope at a parameter that a block went back through.
+    #[cfg(feature = "flex")]
     pub(crate) fn add(&mut self, id: ParamId, slope: Tensor<1>) {
         let sum = match self.of_blocks.remove(&id) {
             None => slope,
