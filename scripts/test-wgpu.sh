@@ -20,4 +20,4 @@ fi
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/wgpu"
 echo "test-wgpu: cargo test --release --features wgpu --test limbic wgpu, in $CARGO_TARGET_DIR"
-cargo test --release --features wgpu --test limbic "$@" -- wgpu --nocapture
+LIMBIC_TEST_WGPU=1 cargo test --release --features wgpu --test limbic "$@" -- wgpu --nocapture

@@ -63,4 +63,31 @@ fn a_device_that_does_not_work_is_told_without_a_panic() {
         .run(&["doctor", "--device", "cpu", "--timeout", "0"])
         .failed(1, &["cpu"]);
     assert!(said.stdout.contains("no answer in 0 s"), "{}", said.stdout);
+    // So is asking which devices there are, and a CPU that was never tried does not work.
+    let said = workplace
+        .run(&["doctor", "--timeout", "0"])
+        .failed(1, &["`--devices cpu` does not work"]);
+    assert!(
+        said.stdout.contains("devices of cpu cannot be listed"),
+        "{}",
+        said.stdout
+    );
+}
+
+#[test]
+fn each_device_of_a_list_is_tried() {
+    let workplace = Workplace::new();
+    let said = workplace
+        .run(&["doctor", "--device", "cuda:62,63", "--json"])
+        .failed(1, &["cuda:62"]);
+    let report: Value = serde_json::from_str(&said.stdout).unwrap();
+    let devices = report["devices"].as_array().unwrap();
+    let names: Vec<&Value> = devices.iter().map(|device| &device["name"]).collect();
+    assert_eq!(names, ["cuda:62", "cuda:63"]);
+    // Nothing is said of a toolkit where cuda is not built in.
+    let told = report["notes"].to_string();
+    assert!(
+        cfg!(feature = "cuda") || !told.contains("toolkit"),
+        "{told}"
+    );
 }

@@ -37,7 +37,24 @@ fn a_frozen_decoder_in_bf16_is_trained_on_nearly_alike() {
     for (name, tensor) in tensors.tensors() {
         assert_eq!(tensor.dtype(), safetensors::Dtype::F32, "{name}");
     }
-    workplace.run(&["eval", "half", "--json"]).succeeded();
+    // A finished run is scored as it was trained.
+    let is_scored_in_bf16 = |run: &str| {
+        let said = workplace.run(&["eval", run, "--json"]).succeeded();
+        said.stderr.contains("weights are held in bf16")
+    };
+    assert!(is_scored_in_bf16("half"));
+    assert!(!is_scored_in_bf16("whole"));
+
+    // One that is not is not gone on with in another precision.
+    let path = workplace.path("runs/auto/run.json");
+    let mut file = json(&path);
+    assert_eq!(file["precision"], "f32");
+    file["precision"] = "bf16".into();
+    file.as_object_mut().unwrap().remove("result");
+    std::fs::write(&path, file.to_string()).unwrap();
+    workplace
+        .run(&["train", "stage2.yaml", "name=auto", "train.precision=auto"])
+        .failed(2, &["held in bf16", "means f32 on these devices"]);
 }
 
 #[test]

@@ -28,6 +28,11 @@ fn device(workplace: &Workplace) -> Option<String> {
 fn wgpu_trains_as_the_cpu_does() {
     let workplace = Workplace::new();
     let Some(device) = device(&workplace) else {
+        // scripts/test-wgpu.sh has seen a driver and is there for this test alone.
+        assert!(
+            std::env::var_os("LIMBIC_TEST_WGPU").is_none(),
+            "no Vulkan driver finds a device; see what `limbic doctor` says"
+        );
         eprintln!("skipped: no Vulkan device");
         return;
     };

@@ -5,6 +5,7 @@ use burn::tensor::DeviceKind;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use burn::tensor::DeviceType;
 use burn::tensor::{Device, FloatDType};
+use limbic_llama::is_cpu;
 use limbic_train::RunError;
 use limbic_weights::Precision;
 
@@ -28,6 +29,17 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<Vec<Device>> {
         _ => Err(RunError::recipe(format!(
             "`--devices {text}`: wanted cpu, cpu:REPLICAS, cuda:INDEX,INDEX..., wgpu, wgpu:INDEX,INDEX... or wgpu:cpu"
         ))),
+    }
+}
+
+/// The names of the devices that `text` names, one at a time; the replicas of a CPU are one device.
+pub(crate) fn each(text: &str) -> Vec<String> {
+    match text.split_once(':') {
+        Some((kind @ ("cuda" | "wgpu"), indices)) => indices
+            .split(',')
+            .map(|index| format!("{kind}:{index}"))
+            .collect(),
+        _ => vec![text.to_string()],
     }
 }
 
@@ -161,15 +173,12 @@ fn wgpu_names() -> Vec<String> {
 }
 
 fn parse_indices(kind: &str, indices: Option<&str>) -> anyhow::Result<Vec<usize>> {
-    let indices = indices
+    indices
         .unwrap_or("0")
         .split(',')
         .map(str::parse)
-        .collect::<Result<Vec<usize>, _>>();
-    indices
-        .ok()
-        .filter(|indices| !indices.is_empty())
-        .ok_or_else(|| {
+        .collect::<Result<_, _>>()
+        .map_err(|_| {
             RunError::recipe(format!(
                 "`--devices {kind}:...` wants indices, for example {kind}:0,1"
             ))
@@ -191,16 +200,6 @@ pub(crate) fn suits(devices: &[Device]) -> Precision {
         true => Precision::Bf16,
         false => Precision::F32,
     }
-}
-
-#[cfg(feature = "flex")]
-fn is_cpu(device: &Device) -> bool {
-    *device == Device::flex()
-}
-
-#[cfg(not(feature = "flex"))]
-fn is_cpu(_device: &Device) -> bool {
-    false
 }
 
 /// What a device calls itself, where it says so. Opens it.

@@ -11,10 +11,9 @@ use crate::device;
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let devices = device::parse(&args.devices)?;
-    let model = Model::open(&args.run, &devices, device::suits(&devices))?;
-    let scores = model.score(args.data.as_deref(), args.split, args.max_bad, &|line| {
-        eprintln!("{line}")
-    })?;
+    let say = |line: &str| eprintln!("{line}");
+    let model = Model::open(&args.run, &devices, device::suits(&devices), &say)?;
+    let scores = model.score(args.data.as_deref(), args.split, args.max_bad, &say)?;
     // The run keeps what it achieves on its own data; a score on other data goes to the screen.
     let run = model.run.as_ref().filter(|_| args.data.is_none());
     let kept = run.map(|run| keep(run, &scores)).transpose()?;

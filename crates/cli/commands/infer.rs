@@ -7,7 +7,8 @@ use crate::device;
 
 pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let devices = device::parse(&args.devices)?;
-    let model = Model::open(&args.run, &devices, device::suits(&devices))?;
+    let say = |line: &str| eprintln!("{line}");
+    let model = Model::open(&args.run, &devices, device::suits(&devices), &say)?;
     let clip = Clip {
         id: args.clip.display().to_string(),
         video: Some(args.clip.clone()),

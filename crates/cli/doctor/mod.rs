@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use child::Examination;
 pub(crate) use child::{Child, run_child};
 use machine::Machine;
-use trial::Finding;
 
-use crate::device::KINDS;
+use crate::device::{self, KINDS};
 
 /// All that doctor has to say.
 #[derive(Serialize)]
@@ -39,7 +39,8 @@ struct Examined {
     /// As `--devices` has it.
     name: String,
     works: bool,
-    findings: Vec<Finding>,
+    #[serde(flatten)]
+    examination: Examination,
 }
 
 impl Report {
@@ -50,7 +51,8 @@ impl Report {
     pub(crate) fn new(names: &[String], timeout: Duration) -> anyhow::Result<Self> {
         let machine = Machine::new();
         let mut notes = machine.notes();
-        let mut found = names.to_vec();
+        let named: Vec<String> = names.iter().flat_map(|name| device::each(name)).collect();
+        let mut found = named.clone();
         for (kind, feature, built) in KINDS {
             if !built {
                 notes.extend(unbuilt(kind, feature));
@@ -64,27 +66,23 @@ impl Report {
                 }
             }
         }
-        if found.iter().any(|name| name.starts_with("cuda")) && lacks_toolkit() {
-            notes.push(
-                "no CUDA toolkit, with whose NVRTC and headers kernels are compiled for cuda: install one (Debian: \
-                 nvidia-cuda-toolkit), or set CUDA_PATH to the folder that has its `include`"
-                    .into(),
-            );
+        if cfg!(feature = "cuda") && found.iter().any(|name| name.starts_with("cuda")) {
+            notes.extend(lacking_toolkit());
         }
         let devices: Vec<Examined> = found
             .into_iter()
             .map(|name| {
-                let findings = child::examine(&name, timeout)?;
+                let examination = child::examine(&name, timeout)?;
                 Ok(Examined {
-                    works: trial::all_work(&findings),
+                    works: examination.all_work(),
                     name,
-                    findings,
+                    examination,
                 })
             })
             .collect::<anyhow::Result<_>>()?;
         let needed = match names {
-            [] => vec!["cpu".to_string()],
-            names => names.to_vec(),
+            [] if cfg!(feature = "flex") => vec!["cpu".to_string()],
+            _ => named,
         };
         Ok(Self {
             needed,
@@ -116,9 +114,7 @@ impl Report {
             };
             // Writing to a string cannot fail.
             let _ = writeln!(text, "\n--devices {} {verdict}", device.name);
-            for finding in &device.findings {
-                text += &finding.line();
-            }
+            text += &device.examination.lines();
         }
         if !self.notes.is_empty() {
             text.push('\n');
@@ -130,16 +126,21 @@ impl Report {
     }
 
     /// # Errors
-    /// When a device that was asked for, or the CPU, does not work. GPUs that were merely found may fail.
+    /// When a device that was asked for, or the CPU, does not work; without a CPU, when none does. GPUs that were merely
+    /// found may fail.
     pub(crate) fn verdict(&self) -> anyhow::Result<()> {
-        let mut devices = self.devices.iter();
-        match devices.find(|device| !device.works && self.needed.contains(&device.name)) {
-            None => Ok(()),
-            Some(device) => anyhow::bail!(
-                "`--devices {}` does not work here; what failed is listed above",
-                device.name
-            ),
+        let works = |name: &String| {
+            let mut devices = self.devices.iter();
+            devices.any(|device| device.works && device.name == *name)
+        };
+        if let Some(name) = self.needed.iter().find(|name| !works(name)) {
+            anyhow::bail!("`--devices {name}` does not work here; what failed is listed above");
         }
+        anyhow::ensure!(
+            self.devices.iter().any(|device| device.works),
+            "no device works here; what failed is listed above"
+        );
+        Ok(())
     }
 }
 
@@ -158,13 +159,32 @@ fn unbuilt(kind: &str, feature: &str) -> Option<String> {
     }
 }
 
-/// Whether there is no toolkit in the places where burn looks for one.
-fn lacks_toolkit() -> bool {
-    let usual = ["/usr/local/cuda", "/opt/cuda", "/usr/bin/nvcc"];
-    match std::env::var_os("CUDA_PATH") {
-        Some(path) => !Path::new(&path).join("include").is_dir(),
-        None => !usual.iter().any(|path| Path::new(path).exists()),
-    }
+/// What kernels for cuda are compiled with beside the driver, where burn would not find it.
+fn lacking_toolkit() -> Option<String> {
+    let (what, file, usual): (_, _, &[&str]) = match cfg!(feature = "cuda-nvrtc") {
+        true => (
+            "NVRTC and headers",
+            "include/cuda_fp16.h",
+            &["/usr/local/cuda", "/opt/cuda", "/usr"],
+        ),
+        false => (
+            "libdevice",
+            "nvvm/libdevice/libdevice.10.bc",
+            &["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"],
+        ),
+    };
+    let there = match std::env::var_os("CUDA_PATH") {
+        Some(folder) => Path::new(&folder).join(file).is_file(),
+        None => usual
+            .iter()
+            .any(|folder| Path::new(folder).join(file).is_file()),
+    };
+    (!there).then(|| {
+        format!(
+            "no CUDA toolkit, with whose {what} kernels are compiled for cuda: install one (Debian: \
+             nvidia-cuda-toolkit), or set CUDA_PATH to the folder that has its {file}"
+        )
+    })
 }
 
 /// A kind of device that was built in and is not there.

@@ -33,12 +33,12 @@ pub(super) struct Finding {
     /// Whether it is as it should be; a device without BF16 is.
     pub(super) works: bool,
     /// In words.
-    detail: String,
+    pub(super) detail: String,
     /// The largest difference found, relative to the largest value, where something was compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     difference: Option<f64>,
     /// With compiling and choosing kernels, where that is done.
-    seconds: f64,
+    pub(super) seconds: f64,
 }
 
 /// Largest relative differences. GPUs may take F32 products in TF32, whose 11 significant bits leave about 1e-3.
@@ -47,10 +47,6 @@ const F32: f64 = 5e-3;
 const BF16: f64 = 5e-2;
 /// A slope measured from two F32 losses has about four digits.
 const SLOPE: f64 = 1e-2;
-
-pub(super) fn all_work(findings: &[Finding]) -> bool {
-    !findings.is_empty() && findings.iter().all(|finding| finding.works)
-}
 
 impl Check {
     pub(super) const ALL: [Self; 5] = [
@@ -76,10 +72,7 @@ impl Check {
         let start = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| self.ask(name)));
         let seconds = start.elapsed().as_secs_f64();
-        let failed = |detail| Finding {
-            seconds,
-            ..Finding::failed(self, detail)
-        };
+        let failed = |detail| Finding::failed(self, detail, seconds);
         match outcome {
             Ok(Ok((detail, difference))) => Finding {
                 check: self,
@@ -95,6 +88,7 @@ impl Check {
 
     /// The answer in words, and the difference.
     fn ask(self, name: &str) -> anyhow::Result<(String, Option<f64>)> {
+        // Replicas of a CPU are one device, and others are named one at a time.
         let device = device::parse(name)?.swap_remove(0);
         match self {
             Self::Open => {
@@ -104,12 +98,13 @@ impl Check {
                 Ok((title.unwrap_or_else(|| "yes".into()), None))
             }
             Self::Matmul => compared("the exact one", matmul_difference(&device), F32),
-            Self::Step if name.starts_with("cpu") => {
+            Self::Step if name.starts_with("cpu") || !HAS_CPU => {
                 let difference = step::slope_difference(&device)?;
                 compared("slopes of the loss", difference, SLOPE)
             }
             Self::Step => {
-                let difference = step::run(&device, Precision::F32)?.difference(&reference()?);
+                let difference =
+                    step::run(&device, Precision::F32)?.difference(&reference(&device)?);
                 compared("the CPU's loss and gradients", difference, F32)
             }
             Self::Bf16 => Ok((
@@ -123,16 +118,28 @@ impl Check {
                 Ok(("left out".into(), None))
             }
             Self::StepBf16 => {
-                let difference = step::run(&device, Precision::Bf16)?.difference(&reference()?);
-                compared("the CPU's loss and gradients in f32", difference, BF16)
+                let difference =
+                    step::run(&device, Precision::Bf16)?.difference(&reference(&device)?);
+                let with = match HAS_CPU {
+                    true => "the CPU's loss and gradients in f32",
+                    false => "its own loss and gradients in f32",
+                };
+                compared(with, difference, BF16)
             }
         }
     }
 }
 
-/// The training step on the CPU.
-fn reference() -> anyhow::Result<Step> {
-    step::run(&device::parse("cpu:1")?[0], Precision::F32)
+/// Whether there is a CPU to hold others against.
+const HAS_CPU: bool = cfg!(feature = "flex");
+
+/// The training step on the CPU, or on `device` itself where the CPU is not built in.
+fn reference(device: &Device) -> anyhow::Result<Step> {
+    let device = match HAS_CPU {
+        true => &device::parse("cpu:1")?[0],
+        false => device,
+    };
+    step::run(device, Precision::F32)
 }
 
 fn compared(with: &str, difference: f64, most: f64) -> anyhow::Result<(String, Option<f64>)> {
@@ -177,14 +184,14 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 impl Finding {
-    /// Of a check that gave no answer.
-    pub(super) fn failed(check: Check, detail: String) -> Self {
+    /// Of a check that gave no answer, or a wrong one.
+    pub(super) fn failed(check: Check, detail: String, seconds: f64) -> Self {
         Self {
             check,
             works: false,
             detail,
             difference: None,
-            seconds: 0.0,
+            seconds,
         }
     }
 

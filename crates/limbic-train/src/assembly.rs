@@ -65,11 +65,7 @@ impl Assembly<'_> {
         check_parts(&parts, &trainables, config, had_fusions)?;
         self.check_new_heads(&parts)?;
 
-        let decoder = recipe.model.get().decoder.as_ref().map(Reference::get);
-        let changed = merged
-            || parts.contains(&Part::Decoder)
-            || matches!(decoder, Some(DecoderRecipe::Scratch(_)));
-        let source = if changed {
+        let source = if recipe.writes_decoder(self.init) {
             DecoderSource::Own
         } else {
             base(&folder, device)?

@@ -36,6 +36,9 @@ pub struct RunFile {
     /// SHA-256 of the artifact it started from, by its own manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_sha256: Option<String>,
+    /// What the decoder's weights are held in, `f32` or `bf16`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
     /// The result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<RunResult>,
@@ -59,7 +62,7 @@ pub struct RunResult {
 }
 
 impl RunFile {
-    /// What `recipe` would start with now.
+    /// What `recipe` would start with now, without the precision, which is a matter of the devices, too.
     ///
     /// # Errors
     /// A manifest or start artifact that is not there.
@@ -75,6 +78,7 @@ impl RunFile {
             init_sha256: init
                 .map(|folder| digest(&folder.join("MANIFEST.json")))
                 .transpose()?,
+            precision: None,
             result: None,
         })
     }
@@ -165,7 +169,7 @@ impl RunDir {
     /// Starts the folder for `recipe`, or checks that it is the one the run was started with.
     ///
     /// # Errors
-    /// Another recipe, manifest or start artifact than the run's.
+    /// Another recipe, manifest, start artifact or precision than the run's.
     pub fn open(&self, recipe: &Recipe, file: &RunFile) -> anyhow::Result<()> {
         let path = self.path("recipe.yaml");
         let yaml = serde_yaml::to_string(recipe)?;
@@ -194,7 +198,15 @@ impl RunDir {
             differences.push("the artifact that `init_from` names".into());
         }
         if differences.is_empty() {
-            return Ok(());
+            return match (&before.precision, &file.precision) {
+                (Some(before), Some(now)) if before != now => Err(RunError::recipe(format!(
+                    "the run {} was started with the decoder's weights held in {before}, and `train.precision` means \
+                     {now} on these devices; go on with it on such as it was started on, give this one another name \
+                     (name=...), or start over with --restart, which deletes the run",
+                    self.root.display()
+                ))),
+                _ => Ok(()),
+            };
         }
         Err(RunError::recipe(format!(
             "the run {} was started with another recipe; changed since: {}. Give this one another name (name=...), \

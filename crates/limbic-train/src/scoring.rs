@@ -17,6 +17,7 @@ use crate::dataset::{Dataset, Drawn, Dropped, Questions};
 use crate::evaluate::{Evaluator, Prediction, Scored};
 use crate::features::{EncodedClip, FeatureReader, Quarantined};
 use crate::log::Say;
+use crate::precision::finished_precision;
 use crate::recipe::{CacheRecipe, EvaluationRecipe};
 use crate::replicas::Replicas;
 use crate::{RunDir, RunError};
@@ -115,11 +116,17 @@ pub fn find_artifact(named: &Path) -> anyhow::Result<(PathBuf, Option<RunDir>)> 
 
 impl Model {
     /// Opens a finished run (by folder, or by name below `runs`), or an artifact, on `devices`, with the decoder's
-    /// weights in the precision that `suits` them.
+    /// weights in the precision of the run; of an artifact outside a run in F32 where they are its own, and otherwise in
+    /// what `suits` the devices.
     ///
     /// # Errors
-    /// Neither there, not finished, damaged.
-    pub fn open(named: &Path, devices: &[Device], suits: Precision) -> anyhow::Result<Self> {
+    /// Neither there, not finished, damaged; devices that do not compute in the run's precision.
+    pub fn open(
+        named: &Path,
+        devices: &[Device],
+        suits: Precision,
+        say: &Say,
+    ) -> anyhow::Result<Self> {
         let (folder, run) = find_artifact(named)?;
         let (settings, cache) = match &run {
             Some(run) => {
@@ -137,7 +144,13 @@ impl Model {
         };
         let device = devices[0].clone().without_autodiff();
         let mut artifact = Artifact::read(&folder, &device)?;
-        artifact.model.llama = artifact.model.llama.hold_in(suits);
+        let run_file = run.as_ref().map(RunDir::read_run_file).transpose()?;
+        let decoder = &artifact.config.decoder;
+        let precision = finished_precision(run_file.as_ref(), decoder, devices, suits)?;
+        artifact.model.llama = artifact.model.llama.hold_in(precision);
+        if precision != Precision::F32 {
+            say(&format!("the decoder's weights are held in {precision}"));
+        }
         Ok(Self {
             reader: FeatureReader::new(&artifact.config, &device, &cache)?,
             replicas: Replicas::new(&artifact.model, devices)?,

@@ -46,7 +46,6 @@ impl Setup {
     /// Whatever cannot be used, before anything is trained.
     pub fn new(recipe: Recipe, start: &Start) -> anyhow::Result<Self> {
         let device = &start.devices[0].clone().without_autodiff();
-        let precision = recipe.decoder_precision(start.devices, start.suits)?;
         let say = start.say;
         let run_dir = RunDir::of(&recipe);
         if !recipe.data.manifest.is_file() {
@@ -58,17 +57,18 @@ impl Setup {
             .into());
         }
         let manifest = Manifest::read(&recipe.data.manifest)?;
-        let run_file = RunFile::of(&recipe)?;
-        if run_dir.exists() && !start.restart {
-            run_dir.open(&recipe, &run_file)?;
-        }
-
+        let mut run_file = RunFile::of(&recipe)?;
         let init = match &start_folder(&recipe)? {
             Some(folder) => Some(Artifact::read(folder, device).map_err(|error| {
                 at_fault(format!("`init_from` names {}: {error}", folder.display()))
             })?),
             None => None,
         };
+        let precision = recipe.decoder_precision(init.as_ref(), start.devices, start.suits)?;
+        run_file.precision = Some(precision.to_string());
+        if run_dir.exists() && !start.restart {
+            run_dir.open(&recipe, &run_file)?;
+        }
         let config = blueprint(&recipe, init.as_ref().map(|init| &init.config))?;
         let compiler = config.compiler().map_err(at_fault)?;
         for note in check_labels(&recipe, &manifest, config.labels.as_ref())? {

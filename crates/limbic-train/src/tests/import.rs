@@ -73,7 +73,7 @@ fn an_imported_checkpoint_is_an_ordinary_artifact() {
     }
     assert_eq!(got.tensors.len(), wanted.tensors.len() + 2);
     assert_eq!(read.config.run, "model");
-    Model::open(&out, &[device()], Precision::F32).unwrap();
+    Model::open(&out, &[device()], Precision::F32, &|_| {}).unwrap();
 }
 
 #[test]
