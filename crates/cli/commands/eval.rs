@@ -14,7 +14,11 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let model = Model::open(&args.run, &devices, device::suits(&devices))?;
     let scores = model.score(args.data.as_deref(), args.split, args.max_bad, &|line| {
         eprintln!("{line}")
-    })?;
+    });
+    for problem in model.cache_problems() {
+        eprintln!("{problem}");
+    }
+    let scores = scores?;
     // The run keeps what it achieves on its own data; a score on other data goes to the screen.
     let run = model.run.as_ref().filter(|_| args.data.is_none());
     let kept = run.map(|run| keep(run, &scores)).transpose()?;
