@@ -13,7 +13,11 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let devices = device::parse(&args.devices)?;
     let say = |line: &str| eprintln!("{line}");
     let model = Model::open(&args.run, &devices, device::suits(&devices), &say)?;
-    let scores = model.score(args.data.as_deref(), args.split, args.max_bad, &say)?;
+    let scores = model.score(args.data.as_deref(), args.split, args.max_bad, &say);
+    for problem in model.cache_problems() {
+        say(&problem);
+    }
+    let scores = scores?;
     // The run keeps what it achieves on its own data; a score on other data goes to the screen.
     let run = model.run.as_ref().filter(|_| args.data.is_none());
     let kept = run.map(|run| keep(run, &scores)).transpose()?;

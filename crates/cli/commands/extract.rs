@@ -42,8 +42,9 @@ pub(crate) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
             clip.id, clip.reason, clip.detail
         );
     }
-    for line in report.lines() {
-        eprintln!("{line}");
+    eprintln!("{}", report.line());
+    for problem in report.problems() {
+        eprintln!("{problem}");
     }
     let seconds = start.elapsed().as_secs_f64().max(1e-9);
     println!(
@@ -55,10 +56,10 @@ pub(crate) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
         quarantined.len(),
         clips as f64 / seconds
     );
-    if let Some(first) = report.unwritten.first() {
+    if let Some(first) = report.unwritten.first.first() {
         bail!(
             "{} features could not be written, for example {first}; make room, or name another `cache.directory`",
-            report.unwritten.len()
+            report.unwritten.count
         );
     }
     Ok(())

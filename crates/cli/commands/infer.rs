@@ -20,7 +20,11 @@ pub(crate) fn run(args: &InferArgs) -> anyhow::Result<()> {
         top_p: args.top_p,
         seed: args.seed,
     };
-    let answer = model.ask(&clip, &args.question, &sampling)?;
+    let answer = model.ask(&clip, &args.question, &sampling);
+    for problem in model.cache_problems() {
+        eprintln!("{problem}");
+    }
+    let answer = answer?;
     if args.json {
         println!("{}", serde_json::to_string(&answer)?);
         return Ok(());

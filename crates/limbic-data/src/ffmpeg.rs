@@ -1,6 +1,8 @@
 //! The FFmpeg that this program runs with.
 
 use ffmpeg_next::codec::{self, Id};
+use ffmpeg_next::software::{resampling, scaling};
+use ffmpeg_next::{format, util};
 
 /// A version, and what it cannot read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,17 @@ const USUAL: [(&str, Id); 10] = [
     ("flac", Id::FLAC),
     ("pcm_s16le", Id::PCM_S16LE),
 ];
+
+/// Versions of the loaded libraries that pictures and sound pass through: others may decode to other values.
+pub fn library_versions() -> [(&'static str, u32); 5] {
+    [
+        ("avcodec", codec::version()),
+        ("avformat", format::version()),
+        ("avutil", util::version()),
+        ("swresample", resampling::version()),
+        ("swscale", scaling::version()),
+    ]
+}
 
 impl FfmpegBuild {
     /// The one that is loaded.
@@ -59,5 +72,11 @@ mod tests {
                 .starts_with(&format!("{}.", build.release + 54))
         );
         assert_eq!(build.missing, [""; 0]);
+        let versions = library_versions();
+        assert_eq!(versions[0].1 >> 16, build.release + 54, "{versions:?}");
+        assert!(
+            versions.iter().all(|(_, version)| *version > 0),
+            "{versions:?}"
+        );
     }
 }

@@ -40,6 +40,8 @@ struct Header {
 pub(crate) enum Unread {
     /// There is none.
     Absent,
+    /// The file system refuses to give it.
+    Refused(io::Error),
     /// It is not what was written, or another version wrote it; in words.
     Damaged(String),
 }
@@ -49,7 +51,7 @@ impl From<io::Error> for Unread {
         match error.kind() {
             io::ErrorKind::NotFound => Self::Absent,
             io::ErrorKind::UnexpectedEof => Self::Damaged("it ends early".into()),
-            _ => Self::Damaged(error.to_string()),
+            _ => Self::Refused(error),
         }
     }
 }
@@ -193,5 +195,7 @@ mod tests {
         assert!(is_damaged(&[&whole[..], &[0]].concat()));
         std::fs::write(&path, &whole).unwrap();
         assert!(matches!(read(&path, "other"), Err(Unread::Damaged(_))));
+        let below = path.join("below");
+        assert!(matches!(read(&below, "k"), Err(Unread::Refused(_))));
     }
 }

@@ -8,10 +8,11 @@
 //! Nothing that goes wrong here ends a run: what cannot be read is made again, what cannot be written is made again the
 //! next time, and both are told. Clips that are unusable have no entry, so that they are looked at anew in each run.
 
+use std::fmt;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use limbic_encoders::Features;
@@ -39,12 +40,8 @@ pub(crate) struct FeatureCache {
     pub(crate) digests: FileDigests,
     /// Bytes of all entries when they were last counted and of what was added since; `None` before that.
     size: Mutex<Option<Size>>,
-    found: AtomicU64,
-    made: AtomicU64,
-    bytes: AtomicU64,
-    removed: AtomicU64,
-    damaged: Mutex<Vec<String>>,
-    unwritten: Mutex<Vec<String>>,
+    /// Since it was last asked for.
+    report: Mutex<CacheReport>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +50,7 @@ struct Size {
     added: u64,
 }
 
-/// What a cache was good for so far.
+/// What a cache was good for since it was last asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CacheReport {
     /// Entries that were found, whole.
@@ -65,9 +62,22 @@ pub struct CacheReport {
     /// Entries that were removed to make room.
     pub removed: u64,
     /// Entries that were not as they had been written, and therefore made again.
-    pub damaged: Vec<String>,
+    pub damaged: Problems,
+    /// Entries that could not be read, and therefore made again.
+    pub unread: Problems,
     /// Entries that could not be written.
-    pub unwritten: Vec<String>,
+    pub unwritten: Problems,
+    /// Entries that could not be removed to make room.
+    pub unremoved: Problems,
+}
+
+/// Entries with which the same went wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems {
+    /// How many there are.
+    pub count: u64,
+    /// The first few of them, and what went wrong.
+    pub first: Vec<String>,
 }
 
 impl FeatureCache {
@@ -78,12 +88,7 @@ impl FeatureCache {
             most_bytes: (recipe.max_gib * GIB) as u64,
             digests: FileDigests::new(recipe.directory.join("digests")),
             size: Mutex::default(),
-            found: AtomicU64::default(),
-            made: AtomicU64::default(),
-            bytes: AtomicU64::default(),
-            removed: AtomicU64::default(),
-            damaged: Mutex::default(),
-            unwritten: Mutex::default(),
+            report: Mutex::default(),
         })
     }
 
@@ -99,7 +104,7 @@ impl FeatureCache {
 
     /// Counts an entry that spared its clip the encoder.
     pub(crate) fn count_found(&self) {
-        self.found.fetch_add(1, Ordering::Relaxed);
+        lock(&self.report).found += 1;
     }
 
     fn find<T>(&self, key: &str, read: fn(&Path, &str) -> Result<T, Unread>) -> Option<T> {
@@ -111,7 +116,11 @@ impl FeatureCache {
             }
             Err(Unread::Absent) => None,
             Err(Unread::Damaged(problem)) => {
-                lock(&self.damaged).push(format!("{}: {problem}", path.display()));
+                lock(&self.report).damaged.add(&path, &problem);
+                None
+            }
+            Err(Unread::Refused(error)) => {
+                lock(&self.report).unread.add(&path, &error);
                 None
             }
         }
@@ -122,24 +131,19 @@ impl FeatureCache {
         let path = self.path(key);
         match cache_entry::write(&path, key, features) {
             Ok(bytes) => {
-                self.made.fetch_add(1, Ordering::Relaxed);
-                self.bytes.fetch_add(bytes, Ordering::Relaxed);
+                let mut report = lock(&self.report);
+                report.made += 1;
+                report.bytes += bytes;
+                drop(report);
                 self.grow(bytes);
             }
-            Err(error) => lock(&self.unwritten).push(format!("{}: {error}", path.display())),
+            Err(error) => lock(&self.report).unwritten.add(&path, &error),
         }
     }
 
-    /// What it was good for so far.
+    /// What it was good for since this was last called.
     pub(crate) fn report(&self) -> CacheReport {
-        CacheReport {
-            found: self.found.load(Ordering::Relaxed),
-            made: self.made.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            removed: self.removed.load(Ordering::Relaxed),
-            damaged: lock(&self.damaged).clone(),
-            unwritten: lock(&self.unwritten).clone(),
-        }
+        std::mem::take(&mut *lock(&self.report))
     }
 
     fn path(&self, key: &str) -> PathBuf {
@@ -153,7 +157,9 @@ impl FeatureCache {
         let is_due = match &mut *size {
             Some(Size { counted, added }) => {
                 *added += bytes;
-                *added > self.most_bytes / MARGIN || *counted + *added > self.most_bytes
+                // Where removing was refused, it is not tried again for every file.
+                let is_full = *counted <= self.most_bytes && *counted + *added > self.most_bytes;
+                *added > self.most_bytes / MARGIN || is_full
             }
             None => true,
         };
@@ -170,7 +176,7 @@ impl FeatureCache {
     fn sweep(&self) -> u64 {
         let mut entries = Vec::new();
         let mut total = 0;
-        for file in files(&self.folder) {
+        for file in files(&self.folder).chain(files(self.digests.folder())) {
             let path = file.path();
             let name = path.to_string_lossy();
             let is_partial = name.ends_with(PARTIAL);
@@ -199,8 +205,14 @@ impl FeatureCache {
             if total <= wanted {
                 break;
             }
-            if fs::remove_file(&path).is_ok() {
-                self.removed.fetch_add(1, Ordering::Relaxed);
+            match fs::remove_file(&path) {
+                Ok(()) => lock(&self.report).removed += 1,
+                // Another process was quicker.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    lock(&self.report).unremoved.add(&path, &error);
+                    continue;
+                }
             }
             total -= bytes;
         }
@@ -209,21 +221,29 @@ impl FeatureCache {
 }
 
 impl CacheReport {
-    /// In words, a line each.
-    pub fn lines(&self) -> Vec<String> {
-        const SHOWN: usize = 3;
-        let mut lines = vec![format!(
+    /// What was found and made, in words.
+    pub fn line(&self) -> String {
+        format!(
             "features: {} found in the cache, {} made",
             self.found, self.made
-        )];
+        )
+    }
+
+    /// What went wrong or had to be removed, in words; nothing where nothing did.
+    pub fn problems(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         for (what, problems) in [
             ("damaged, made again", &self.damaged),
+            ("not readable, made again", &self.unread),
             ("not written, so made again next time", &self.unwritten),
+            (
+                "not removed, so the cache outgrows `cache.max_gib`",
+                &self.unremoved,
+            ),
         ] {
-            if !problems.is_empty() {
-                lines.push(format!("features: {} entries were {what}:", problems.len()));
-                let shown = problems.iter().take(SHOWN);
-                lines.extend(shown.map(|problem| format!("  {problem}")));
+            if problems.count > 0 {
+                lines.push(format!("features: {} entries were {what}:", problems.count));
+                lines.extend(problems.first.iter().map(|problem| format!("  {problem}")));
             }
         }
         if self.removed > 0 {
@@ -233,6 +253,16 @@ impl CacheReport {
             ));
         }
         lines
+    }
+}
+
+impl Problems {
+    fn add(&mut self, path: &Path, problem: &dyn fmt::Display) {
+        const SHOWN: usize = 3;
+        self.count += 1;
+        if self.first.len() < SHOWN {
+            self.first.push(format!("{}: {problem}", path.display()));
+        }
     }
 }
 
@@ -305,6 +335,8 @@ mod tests {
             partial(".a.partial", 3000),
             partial(".b.partial", 1_000_000),
         ];
+        fs::create_dir_all(folder.path().join("digests/00")).unwrap();
+        let digest = partial("../../digests/00/.c.partial", 1_000_000);
         // The first is the oldest, but it is used again.
         assert!(filled.get(&keys[0]).is_some_and(|found| found.is_some()));
         let small = cache(folder.path(), 6000);
@@ -317,6 +349,7 @@ mod tests {
         assert!((3000..=6000).contains(&size), "{size}");
         assert!(small.report().removed >= 4);
         assert!(young.exists() && other.exists() && !old.exists());
+        assert!(!digest.exists());
         // It goes on within its bound.
         for key in &keys {
             small.put(key, Some(&features(1.0)));
@@ -336,13 +369,49 @@ mod tests {
         cache.put(&key, Some(&features(1.0)));
         assert!(cache.get(&key).is_none());
         let report = cache.report();
-        assert_eq!((report.made, report.unwritten.len()), (0, 1));
-        assert!(
-            report
-                .lines()
-                .iter()
-                .any(|line| line.contains("not written"))
+        assert_eq!((report.made, report.unwritten.count), (0, 1));
+        assert_eq!((report.damaged.count, report.unread.count), (0, 1));
+        let told =
+            |problems: &[String], what: &str| problems.iter().any(|line| line.contains(what));
+        assert!(told(&report.problems(), "not written"), "{report:?}");
+        assert!(told(&report.problems(), "not readable"), "{report:?}");
+        assert_eq!(cache.report(), CacheReport::default(), "it is told once");
+        // However many there are, few are named.
+        for _ in 0..100 {
+            cache.put(&key, Some(&features(1.0)));
+        }
+        let report = cache.report();
+        assert_eq!(
+            (report.unwritten.count, report.unwritten.first.len()),
+            (100, 3)
         );
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_counted_and_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys: Vec<String> = (0..6).map(|number| format!("{number:064}")).collect();
+        let small = cache(folder.path(), 6000);
+        // A folder in an entry's place is refused to whoever would remove a file.
+        let stuck = small.path(&"f".repeat(64));
+        fs::create_dir_all(&stuck).unwrap();
+        let old = SystemTime::now() - Duration::from_secs(100_000);
+        File::open(&stuck).unwrap().set_modified(old).unwrap();
+        let taken = fs::metadata(&stuck).unwrap().len();
+        for key in &keys {
+            small.put(key, Some(&features(1.0)));
+        }
+        let report = small.report();
+        assert!(
+            report.unremoved.count > 0 && report.removed > 0,
+            "{report:?}"
+        );
+        let size = small.sweep();
+        let found: u64 = files(&small.folder)
+            .map(|file| file.metadata().unwrap().len())
+            .sum();
+        assert_eq!(size, found);
+        assert!(size >= taken && size <= 6000 + 1500, "{size}");
     }
 
     #[test]
@@ -360,7 +429,7 @@ mod tests {
                             None => cache.put(key, Some(&wanted)),
                         }
                     }
-                    assert_eq!(cache.report().damaged, Vec::<String>::new());
+                    assert_eq!(cache.report().damaged, Problems::default());
                 });
             }
         });

@@ -5,6 +5,7 @@
 //! A clip whose media are damaged is quarantined with its reason, never swapped for another and never zeros; more
 //! of them than `data.max_bad` end the run. A clip that lacks a medium goes on without it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -53,7 +54,7 @@ pub struct FeatureReader {
     perceptions: Vec<Perception>,
     /// For each input the number of its perception.
     perception_of: Vec<usize>,
-    cache: Option<FeatureCache>,
+    cache: Option<Arc<FeatureCache>>,
     device: Device,
     /// Bytes of features that may still be kept in memory.
     room: AtomicU64,
@@ -103,7 +104,7 @@ impl FeatureReader {
         cache: &CacheRecipe,
     ) -> anyhow::Result<Self> {
         let room = cache.memory_gib * (1u64 << 30) as f64;
-        let cache = FeatureCache::new(cache);
+        let cache = FeatureCache::new(cache).map(Arc::new);
         let mut reader = Self {
             inputs: config.inputs.clone(),
             fusions: config.fusions.clone(),
@@ -153,9 +154,14 @@ impl FeatureReader {
         self.encoders.iter().filter(built).count()
     }
 
-    /// What the cache was good for so far; `None` where it is turned off.
+    /// What the cache was good for since this was last called; `None` where it is turned off.
     pub fn report(&self) -> Option<CacheReport> {
-        self.cache.as_ref().map(FeatureCache::report)
+        self.cache.as_ref().map(|cache| cache.report())
+    }
+
+    /// The cache, where it is not turned off.
+    pub(crate) fn cache(&self) -> Option<Arc<FeatureCache>> {
+        self.cache.clone()
     }
 
     /// Features of one clip, or why it is unusable: damaged, or longer than a projector or fusion takes.
@@ -184,19 +190,20 @@ impl FeatureReader {
             return Look::Found(None);
         }
         let key = self.key(clip, number);
-        let Some((cache, of_clip)) = self.cache.as_ref().zip(key.as_ref()) else {
+        let hash = key.as_ref().and_then(|key| key.key.as_deref());
+        let Some((cache, hash)) = self.cache.as_ref().zip(hash) else {
             return Look::Missing(key);
         };
-        let found = match cache.shape(&of_clip.key) {
+        let found = match cache.shape(hash) {
             Some(None) => Some(None),
             Some(Some(shape)) if self.take_room(shape) => {
-                let features = cache.get(&of_clip.key).flatten();
+                let features = cache.get(hash).flatten();
                 if features.is_none() {
                     self.give_room_back(shape);
                 }
                 features.map(|features| Some(Stored::from(features)))
             }
-            Some(Some(_)) if self.verifies && cache.get(&of_clip.key).is_none() => None,
+            Some(Some(_)) if self.verifies && cache.get(hash).is_none() => None,
             Some(Some(shape)) => Some(Some(self.on_call(clip, number, key.clone(), shape))),
             None => None,
         };
@@ -274,26 +281,35 @@ impl FeatureReader {
         }))
     }
 
-    /// Where features of `clip` would lie, if anywhere.
+    /// What features of `clip` would be made of, where it has the medium and it can be read.
     pub(crate) fn key(&self, clip: &Clip, perception: usize) -> Option<FeatureKey> {
-        self.perceptions[perception].key(clip, &self.cache.as_ref()?.digests)
+        let digests = self.cache.as_ref().map(|cache| &cache.digests);
+        self.perceptions[perception].key(clip, digests)
     }
 
     /// The features under `key`, where the cache has them.
     pub(crate) fn find(&self, key: &FeatureKey) -> Option<Features> {
-        self.cache.as_ref()?.get(&key.key).flatten()
+        self.cache.as_ref()?.get(key.key.as_deref()?).flatten()
     }
 
     /// Builds the encoder of a perception, if that was not done before.
     ///
     /// # Errors
-    /// It cannot be built.
+    /// It cannot be built, or would be of other weights than the cache was told.
     pub(crate) fn build(&self, perception: usize) -> anyhow::Result<()> {
         let Perception { input, encoder, .. } = &self.perceptions[perception];
-        let built = self.encoders[*encoder].build(&self.device);
-        built
-            .map(drop)
-            .map_err(|error| RunError::recipe(format!("encoder of input `{input}`: {error}")))
+        let are_same = || match &self.cache {
+            None => Ok(true),
+            Some(cache) => {
+                let mut sharing = self.perceptions.iter().filter(|it| it.encoder == *encoder);
+                sharing.try_fold(true, |same, perception| {
+                    Ok(same && perception.is_same(&cache.digests, &self.device)?)
+                })
+            }
+        };
+        self.encoders[*encoder]
+            .build(&self.device, are_same)
+            .map_err(|error| RunError::recipe(format!("encoder of input `{input}`: {error:#}")))
     }
 
     /// Decodes and encodes a medium of `clip`, and puts the result under `key`; `None` without the medium.
@@ -323,9 +339,10 @@ impl FeatureReader {
         };
         // Had the file changed since it was hashed, its features would lie under another's name.
         if let (Some(cache), Some(key), Some(path)) = (&self.cache, key, perception.media(clip))
+            && let Some(hash) = &key.key
             && key.still_holds(path)
         {
-            cache.put(&key.key, features.as_ref());
+            cache.put(hash, features.as_ref());
         }
         Ok(Ok(features))
     }
@@ -372,16 +389,22 @@ impl FeatureReader {
         }
     }
 
-    /// Builds the encoders of what is missing, where a clip can be decoded at all. One clip is decoded in vain: encoders are
-    /// large, and a damaged clip alone is no reason to build one.
-    fn build_missing(&self, clips: &[Arc<Clip>], looks: &[Vec<Look>]) -> anyhow::Result<()> {
+    /// Builds the encoders of what is missing, where a clip can be decoded at all. A clip a core is decoded in vain, and
+    /// so is each damaged one: encoders are large, and damaged clips alone are no reason to build one.
+    fn build_missing(
+        &self,
+        clips: &[Arc<Clip>],
+        looks: &[Vec<Look>],
+        stop: &AtomicBool,
+    ) -> anyhow::Result<()> {
         for (number, perception) in self.perceptions.iter().enumerate() {
-            let needs = |(clip, looks): &(&Arc<Clip>, &Vec<Look>)| {
+            let needs = |(clip, looks): (&Arc<Clip>, &Vec<Look>)| {
                 matches!(looks[number], Look::Missing(_))
+                    && !stop.load(Ordering::Relaxed)
                     && matches!(perception.decode(clip), Ok(Some(_)))
             };
             if self.encoders[perception.encoder].built().is_none()
-                && clips.iter().zip(looks).any(|each| needs(&each))
+                && clips.par_iter().zip(looks).any(needs)
             {
                 self.build(number)?;
             }
@@ -402,29 +425,51 @@ impl FeatureReader {
         progress: &(dyn Fn(usize) + Sync),
         stop: &AtomicBool,
     ) -> anyhow::Result<(Vec<EncodedClip>, Vec<Quarantined>)> {
-        let going_on = || (!stop.load(Ordering::Relaxed)).then_some(());
+        let going_on = || match stop.load(Ordering::Relaxed) {
+            true => Err(RunError::Stopped),
+            false => Ok(()),
+        };
         let shared: Vec<Arc<Clip>> = clips.iter().map(|clip| Arc::new((*clip).clone())).collect();
-        let looks: Option<Vec<Vec<Look>>> = shared
+        let looks: Vec<Vec<Look>> = shared
             .par_iter()
             .map(|clip| going_on().map(|()| self.look_up(clip)))
-            .collect();
-        let looks = looks.ok_or(RunError::Stopped)?;
-        self.build_missing(&shared, &looks)?;
+            .collect::<Result<_, _>>()?;
+        self.build_missing(&shared, &looks, stop)?;
         let done = AtomicUsize::new(0);
-        let results: Option<Vec<anyhow::Result<_>>> = shared
-            .par_iter()
-            .zip(looks)
-            .map(|(clip, looks)| {
-                going_on()?;
-                let result = self.complete(clip, looks);
-                progress(done.fetch_add(1, Ordering::Relaxed) + 1);
-                Some(result)
+        let complete = |clip: &Arc<Clip>, looks: Vec<Look>| {
+            going_on()?;
+            let result = self.complete(clip, looks)?;
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+            anyhow::Ok(result)
+        };
+        // What an earlier clip misses too is made for that one, and then found.
+        let mut missed = HashSet::new();
+        let is_repeated: Vec<bool> = looks
+            .iter()
+            .map(|looks| {
+                hashes_of_missing(looks).fold(false, |any, hash| !missed.insert(hash) || any)
             })
             .collect();
-        let results = results.ok_or(RunError::Stopped)?;
+        let firsts: Vec<Option<_>> = shared
+            .par_iter()
+            .zip(looks)
+            .zip(&is_repeated)
+            .map(|((clip, looks), repeated)| match repeated {
+                true => Ok(None),
+                false => complete(clip, looks).map(Some),
+            })
+            .collect::<anyhow::Result<_>>()?;
+        let results: Vec<_> = shared
+            .par_iter()
+            .zip(firsts)
+            .map(|(clip, first)| match first {
+                Some(result) => Ok(result),
+                None => complete(clip, self.look_up(clip)),
+            })
+            .collect::<anyhow::Result<_>>()?;
         let (mut encoded, mut bad) = (Vec::new(), Vec::new());
         for result in results {
-            match result? {
+            match result {
                 Ok(clip) => encoded.push(clip),
                 Err(clip) => bad.push(clip),
             }
@@ -446,6 +491,14 @@ impl FeatureReader {
         }
         Ok((encoded, bad))
     }
+}
+
+/// Where in the cache the features would lie that a clip misses.
+fn hashes_of_missing(looks: &[Look]) -> impl Iterator<Item = String> {
+    looks.iter().filter_map(|look| match look {
+        Look::Found(_) => None,
+        Look::Missing(key) => key.as_ref()?.key.clone(),
+    })
 }
 
 fn bytes_of(length: usize, dim: usize) -> u64 {

@@ -1,14 +1,18 @@
 //! SHA-256 of files, remembered between runs: gigabytes of weights are hashed once, not at each start.
 //!
 //! A digest is remembered beside the file's path, size, inode and both of its times, and holds as long as all of them
-//! do. No program can set the time of change (`ctime`), so a file with other bytes has another one; and as in git's
-//! index, a file that changed shortly before it was hashed is not remembered, because it could change again within the
-//! same tick. What is remembered carries a digest of itself. Times decide only whether a file is hashed again.
+//! do. On a local file system no program can set the time of change (`ctime`), so a file with other bytes has another one;
+//! some network file systems set it by the clock of a client, and there a file that is replaced by one of the same size
+//! and times may be taken for the first. As in git's index, a file that changed shortly before it was hashed is not
+//! remembered, because it could change again within the same tick. What is remembered carries a digest of itself. Times
+//! decide only whether a file is hashed again.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use limbic_weights::{file_digest, hex_digest};
@@ -24,6 +28,8 @@ const SETTLED: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct FileDigests {
     folder: PathBuf,
+    /// Those of this process, which serve where the folder cannot be written to.
+    known: Mutex<HashMap<PathBuf, (FileState, String)>>,
 }
 
 /// What a file system says of a file; two states that are equal are of the same bytes.
@@ -31,6 +37,7 @@ pub(crate) struct FileDigests {
 pub(crate) struct FileState {
     path: PathBuf,
     size: u64,
+    device: u64,
     inode: u64,
     modified: (i64, i64),
     changed: (i64, i64),
@@ -50,6 +57,7 @@ impl FileState {
         Ok(Self {
             path: std::path::absolute(path)?,
             size: found.size(),
+            device: found.dev(),
             inode: found.ino(),
             modified: (found.mtime(), found.mtime_nsec()),
             changed: (found.ctime(), found.ctime_nsec()),
@@ -66,7 +74,10 @@ impl FileState {
 impl FileDigests {
     /// Remembers in `folder`, which need not exist.
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self {
+            folder,
+            known: Mutex::default(),
+        }
     }
 
     /// SHA-256 of a file in hex, and the state it was in when that was begun.
@@ -75,16 +86,37 @@ impl FileDigests {
     /// A file that cannot be read.
     pub(crate) fn of_file(&self, path: &Path) -> io::Result<(String, FileState)> {
         let state = FileState::of(path)?;
+        if let Some((known, sha256)) = self.known().get(&state.path)
+            && *known == state
+        {
+            return Ok((sha256.clone(), state));
+        }
         let place = self.place(&state);
         if let Some(sha256) = remembered(&place, &state) {
+            self.know(&state, &sha256);
             return Ok((sha256, state));
         }
         let sha256 = file_digest(path)?;
         if state.is_settled() && FileState::of(path)? == state {
+            self.know(&state, &sha256);
             // Not remembering costs time and nothing else.
             let _ = remember(&place, &state, &sha256);
         }
         Ok((sha256, state))
+    }
+
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn know(&self, state: &FileState, sha256: &str) {
+        let known = (state.clone(), sha256.to_string());
+        self.known().insert(state.path.clone(), known);
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<PathBuf, (FileState, String)>> {
+        self.known.lock().expect("nobody panics while holding it")
     }
 
     /// The same of a file, or of all files in a folder with their names; folders in it and hidden files are left out.
@@ -149,6 +181,11 @@ mod tests {
         let path = folder.path().join("weights");
         fs::write(&path, b"one").unwrap();
         settle(&path);
+        // As another process finds it.
+        let of_file = |path: &Path| {
+            let digests = FileDigests::new(digests.folder().to_path_buf());
+            digests.of_file(path).unwrap().0
+        };
         let (one, state) = digests.of_file(&path).unwrap();
         assert_eq!(one, hex_digest(b"one"));
         let place = digests.place(&state);
@@ -159,15 +196,29 @@ mod tests {
 
         // What is remembered is believed for this state of the file, whole, and for no other.
         remember(&place, &state, "remembered").unwrap();
-        assert_eq!(digests.of_file(&path).unwrap().0, "remembered");
+        assert_eq!(of_file(&path), "remembered");
         let text = fs::read_to_string(&place).unwrap();
         fs::write(&place, text.replacen("remem", "rEmem", 1)).unwrap();
-        assert_eq!(digests.of_file(&path).unwrap().0, one);
+        assert_eq!(of_file(&path), one);
         fs::write(&place, text).unwrap();
         // As long as before, and as old as it was made to look.
         fs::write(&path, b"two").unwrap();
         settle(&path);
-        assert_eq!(digests.of_file(&path).unwrap().0, hex_digest(b"two"));
+        assert_eq!(of_file(&path), hex_digest(b"two"));
+    }
+
+    #[test]
+    fn a_process_knows_its_own_digests_without_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        fs::write(&path, b"one").unwrap();
+        fs::write(folder.path().join("file"), b"no folder").unwrap();
+        let digests = FileDigests::new(folder.path().join("file"));
+        let state = FileState::of(&path).unwrap();
+        digests.know(&state, "known");
+        assert_eq!(digests.of_file(&path).unwrap(), ("known".into(), state));
+        fs::write(&path, b"other").unwrap();
+        assert_eq!(digests.of_file(&path).unwrap().0, hex_digest(b"other"));
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub use dataset::{Dataset, Drawn, Dropped, Questions, Sample};
 pub use error::RunError;
 pub use evaluate::{Evaluation, Evaluator, Prediction, Scored};
 pub use extract::{ClipShard, Extraction, extract};
-pub use feature_cache::CacheReport;
+pub use feature_cache::{CacheReport, Problems};
 pub use features::{EncodedClip, FeatureReader, Quarantined};
 pub use gathered::{info_nce_sum, valence_sum};
 pub use import::Import;

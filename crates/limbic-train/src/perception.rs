@@ -6,9 +6,10 @@ use std::sync::{Mutex, OnceLock};
 
 use burn::tensor::Device;
 use limbic_data::{
-    Clip, Crop, DataError, FrameSampler, Frames, Reason, Waveform, read_frames, read_waveform,
+    Clip, Crop, DataError, FrameSampler, Frames, Reason, Waveform, ffmpeg, read_frames,
+    read_waveform,
 };
-use limbic_encoders::{Encoder, EncoderConfig, EncoderError, Features, Media, Modality};
+use limbic_encoders::{Encoder, EncoderConfig, Features, Media, Modality};
 use limbic_model::InputConfig;
 use limbic_weights::hex_digest;
 use serde_json::json;
@@ -16,8 +17,8 @@ use serde_json::json;
 use crate::file_digest::{FileDigests, FileState};
 
 /// Raised whenever decoding or an encoder comes to give other values for the same clip and config, so that features of
-/// before are not found. The version of the program is part of the key too, so this matters between releases.
-const REVISION: u32 = 1;
+/// before are not found. A release has a version of its own in the key; this parts the builds between two releases.
+const REVISION: u32 = 2;
 
 /// Why a clip is unusable: kind and details.
 pub(crate) type Refusal = (Reason, String);
@@ -45,12 +46,12 @@ pub(crate) struct LateEncoder {
     building: Mutex<()>,
 }
 
-/// Where the features of a clip lie in the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What features of a clip are made of.
+#[derive(Debug, Clone)]
 pub(crate) struct FeatureKey {
-    /// SHA-256 in hex.
-    pub(crate) key: String,
-    /// The media file as it was when it was hashed.
+    /// Where they lie in the cache, a SHA-256 in hex; `None` without a cache.
+    pub(crate) key: Option<String>,
+    /// The media file as it was when that was found out.
     state: FileState,
 }
 
@@ -83,14 +84,24 @@ impl LateEncoder {
     /// that builds may be waiting for them.
     ///
     /// # Errors
-    /// What stands in the way, beyond what [`EncoderConfig::check`] knows.
-    pub(crate) fn build(&self, device: &Device) -> Result<&Encoder, EncoderError> {
+    /// What stands in the way, beyond what [`EncoderConfig::check`] knows; weights of which `are_same` says afterwards
+    /// that they are others than before.
+    pub(crate) fn build(
+        &self,
+        device: &Device,
+        are_same: impl FnOnce() -> io::Result<bool>,
+    ) -> anyhow::Result<()> {
         let _alone = self.building.lock();
-        if let Some(encoder) = self.built.get() {
-            return Ok(encoder);
+        if self.built.get().is_some() {
+            return Ok(());
         }
         let encoder = self.config.init(device)?;
-        Ok(self.built.get_or_init(|| encoder))
+        anyhow::ensure!(
+            are_same()?,
+            "its weights are not those that were hashed when the run began; start again"
+        );
+        self.built.get_or_init(|| encoder);
+        Ok(())
     }
 }
 
@@ -116,6 +127,19 @@ impl Perception {
     /// # Errors
     /// A file that cannot be read, by name.
     pub(crate) fn identify(&mut self, digests: &FileDigests, device: &Device) -> io::Result<()> {
+        self.digest = Some(self.identity(digests, device)?);
+        Ok(())
+    }
+
+    /// Whether the encoder's files are still those that were hashed.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) fn is_same(&self, digests: &FileDigests, device: &Device) -> io::Result<bool> {
+        Ok(self.digest == Some(self.identity(digests, device)?))
+    }
+
+    fn identity(&self, digests: &FileDigests, device: &Device) -> io::Result<String> {
         let mut encoder = self.config.clone();
         for path in encoder.sources() {
             let digest = digests.of_file_or_folder(path).map_err(|error| {
@@ -123,7 +147,7 @@ impl Perception {
             })?;
             *path = digest.into();
         }
-        // Devices of one kind round alike.
+        // Devices of one kind count as alike, though those with other instructions round otherwise.
         let mut backend = format!("{device:?}");
         backend.retain(|c| !c.is_ascii_digit());
         let description = json!({
@@ -131,12 +155,12 @@ impl Perception {
             "revision": REVISION,
             "backend": backend,
             "machine": std::env::consts::ARCH,
+            "ffmpeg": ffmpeg::library_versions(),
             "encoder": encoder,
             "frames": self.frames,
             "crop": self.crop,
         });
-        self.digest = Some(hex_digest(description.to_string().as_bytes()));
-        Ok(())
+        Ok(hex_digest(description.to_string().as_bytes()))
     }
 
     /// The file of `clip` that is looked at or listened to.
@@ -147,16 +171,23 @@ impl Perception {
         }
     }
 
-    /// Where the features of `clip` would lie. `None` without a cache, without the medium, and for a file that cannot be
-    /// read, which decoding it will tell.
-    pub(crate) fn key(&self, clip: &Clip, digests: &FileDigests) -> Option<FeatureKey> {
-        let digest = self.digest.as_ref()?;
-        let (media, state) = digests.of_file(self.media(clip)?).ok()?;
+    /// What features of `clip` would be made of, hashed with `digests` where there is a cache. `None` without the medium,
+    /// and for a file that cannot be read, which decoding it will tell.
+    pub(crate) fn key(&self, clip: &Clip, digests: Option<&FileDigests>) -> Option<FeatureKey> {
+        let path = self.media(clip)?;
+        let Some((digest, digests)) = self.digest.as_ref().zip(digests) else {
+            let state = FileState::of(path).ok()?;
+            return Some(FeatureKey { key: None, state });
+        };
+        let (media, state) = digests.of_file(path).ok()?;
+        // Which decoder reads a file, and so whether it can be read, depends on it.
+        let ending = path.extension().unwrap_or_default().to_ascii_lowercase();
         let span = clip.span();
         let moment = |seconds: f64| format!("{:016x}", seconds.to_bits());
         let (start, end) = (moment(span.start), span.end.map_or("end".into(), moment));
+        let description = format!("{digest} {media} {ending:?} {start} {end}");
         Some(FeatureKey {
-            key: hex_digest(format!("{digest} {media} {start} {end}").as_bytes()),
+            key: Some(hex_digest(description.as_bytes())),
             state,
         })
     }
@@ -223,8 +254,56 @@ impl Perception {
 }
 
 impl FeatureKey {
+    /// Whether features made of `other` are those made of this: of the same bytes, or without a cache of a file that
+    /// nobody has written to.
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        match (&self.key, &other.key) {
+            (Some(key), Some(other)) => key == other,
+            _ => self.state == other.state,
+        }
+    }
+
     /// Whether the media file is still the one that was hashed.
     pub(crate) fn still_holds(&self, path: &Path) -> bool {
         FileState::of(path).is_ok_and(|state| state == self.state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn input(encoder: Value) -> InputConfig {
+        serde_json::from_value(json!({ "name": "a", "placeholder": "<a>", "encoder": encoder }))
+            .unwrap()
+    }
+
+    #[test]
+    fn weights_that_are_replaced_after_the_start_build_no_encoder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let device = Device::flex();
+        let digests = FileDigests::new(folder.path().join("digests"));
+        let encoder = json!({
+            "kind": "audio_transformer", "weights": path, "dim": 8, "depth": 1, "heads": 2, "intermediate": 8,
+            "front_end": {"mel": {"n_mels": 8}},
+        });
+        let mut perception = Perception::new(&input(encoder), 0);
+        std::fs::write(&path, b"first").unwrap();
+        perception.identify(&digests, &device).unwrap();
+        assert!(perception.is_same(&digests, &device).unwrap());
+        std::fs::write(&path, b"other").unwrap();
+        assert!(!perception.is_same(&digests, &device).unwrap());
+
+        let drawn = input(json!({"kind": "log_mel", "mel": {"n_mels": 4}}));
+        let late = LateEncoder::new(&drawn.encoder);
+        let refused = late.build(&device, || Ok(false)).unwrap_err();
+        assert!(refused.to_string().contains("start again"), "{refused}");
+        assert!(late.built().is_none());
+        late.build(&device, || Ok(true)).unwrap();
+        late.build(&device, || Ok(false)).expect("it is asked once");
+        assert!(late.built().is_some());
     }
 }

@@ -341,6 +341,11 @@ impl Model {
         })
     }
 
+    /// What went wrong with the feature cache since this was last called, in words.
+    pub fn cache_problems(&self) -> Vec<String> {
+        self.reader.report().unwrap_or_default().problems()
+    }
+
     fn labels(&self) -> anyhow::Result<&LabelSet> {
         self.artifact.config.labels.as_ref().ok_or_else(|| {
             RunError::recipe(format!(

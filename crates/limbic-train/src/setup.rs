@@ -11,7 +11,7 @@ use limbic_weights::Precision;
 use crate::assembly::Assembly;
 use crate::blueprint::{at_fault, blueprint, check_labels};
 use crate::dataset::{Dataset, Questions, Sample};
-use crate::feature_cache::CacheReport;
+use crate::feature_cache::FeatureCache;
 use crate::features::{EncodedClip, FeatureReader, Quarantined};
 use crate::objectives::Objectives;
 use crate::run_dir::{RunFile, start_folder};
@@ -35,6 +35,8 @@ pub struct Setup {
     pub train: Arc<Dataset>,
     /// What progress is judged on.
     pub validation: Dataset,
+    /// Where features on call come from. The encoders are gone unless some are.
+    pub(crate) cache: Option<Arc<FeatureCache>>,
     /// Keeps other processes from the run's folder.
     _lock: File,
 }
@@ -117,8 +119,11 @@ impl Setup {
             encoded.push(clips);
             quarantined.extend(bad);
         }
-        for line in reader.report().iter().flat_map(CacheReport::lines) {
-            say(&line);
+        if let Some(report) = reader.report() {
+            say(&report.line());
+            for problem in report.problems() {
+                say(&problem);
+            }
         }
         let [train, validation] = encoded.try_into().expect("two splits were encoded");
         assembly.standardise(&mut artifact.model, &train)?;
@@ -184,6 +189,7 @@ impl Setup {
             train: Arc::new(train),
             validation,
             artifact,
+            cache: reader.cache(),
             _lock: lock,
             recipe,
         })

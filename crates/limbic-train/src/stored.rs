@@ -122,8 +122,8 @@ impl OnCall {
 
     fn make(&self) -> anyhow::Result<Arc<Features>> {
         let key = self.reader.key(&self.clip, self.perception);
-        let same = |key: &Option<FeatureKey>| key.as_ref().map(|key| key.key.clone());
-        if same(&key) != same(&self.key) {
+        let both = key.as_ref().zip(self.key.as_ref());
+        if !both.is_some_and(|(now, then)| now.is_of(then)) {
             return Err(self.changed("its media file is another"));
         }
         let made = self

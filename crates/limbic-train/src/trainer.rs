@@ -266,7 +266,19 @@ impl<'a> Trainer<'a> {
             slots,
         };
         let due = self.is_due(recipe.run.log_every) || self.is_last();
-        self.log.step(&record, due)
+        self.log.step(&record, due)?;
+        if due {
+            self.tell_of_cache();
+        }
+        Ok(())
+    }
+
+    /// Says what went wrong with features on call since this was last done.
+    fn tell_of_cache(&self) {
+        let report = self.setup.cache.as_ref().map(|cache| cache.report());
+        for problem in report.unwrap_or_default().problems() {
+            self.log.say(&problem);
+        }
     }
 
     fn skip(&mut self, norm: f64, loss: f64) -> anyhow::Result<()> {
@@ -331,6 +343,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn save(&mut self) -> anyhow::Result<PathBuf> {
+        self.tell_of_cache();
         let Self {
             setup,
             optimizer,

@@ -222,7 +222,7 @@ fn a_flipped_byte_is_noticed_and_the_features_made_again() {
             std::fs::write(path, bytes).unwrap();
             let got = place.read();
             assert_eq!(got.features, wanted);
-            assert_eq!((got.report.made, got.report.damaged.len()), (1, 1));
+            assert_eq!((got.report.made, got.report.damaged.count), (1, 1));
             assert_eq!(std::fs::read(path).unwrap(), whole, "it is whole again");
         }
     }
@@ -314,4 +314,72 @@ fn what_changes_after_the_start_is_told() {
         message.contains("clip c0 is no longer what it was"),
         "{message}"
     );
+}
+
+#[test]
+fn a_file_under_another_ending_is_read_anew() {
+    let place = Place::new();
+    let [wav, dat] = ["cut.wav", "cut.dat"].map(|name| place.folder.path().join(name));
+    // The header promises two seconds, of which one is there: hound refuses that, and FFmpeg does not.
+    tone(&wav);
+    let mut bytes = std::fs::read(&wav).unwrap();
+    bytes[4..8].copy_from_slice(&(36u32 + 64_000).to_le_bytes());
+    bytes[40..44].copy_from_slice(&64_000u32.to_le_bytes());
+    for path in [&wav, &dat] {
+        std::fs::write(path, &bytes).unwrap();
+    }
+    let world = world(1, "[]");
+    let clip = |path: &Path| Clip {
+        audio: Some(path.to_path_buf()),
+        ..Clip::default()
+    };
+    let is_usable = |path| {
+        let reader = FeatureReader::new(&world.config, &device(), &place.cache).unwrap();
+        reader.read(&clip(path)).unwrap().is_ok()
+    };
+    let cold = [&wav, &dat].map(|path| is_usable(path));
+    assert_eq!(cold, [false, true]);
+    assert_eq!([&wav, &dat].map(|path| is_usable(path)), cold, "warm");
+}
+
+#[test]
+fn repeated_media_are_encoded_once() {
+    let mut place = Place::new();
+    let again = |clip: &Clip, number: usize| Clip {
+        id: format!("again{number}"),
+        ..clip.clone()
+    };
+    let clips = place.clips.clone();
+    place
+        .clips
+        .extend((0..6).map(|number| again(&clips[number % 2], number)));
+    for memory_gib in [1.0, 0.0] {
+        place.cache.memory_gib = memory_gib;
+        let got = place.read();
+        assert_eq!((got.report.made, got.report.found), (2, 6));
+        for (number, features) in got.features.iter().enumerate() {
+            assert_eq!(*features, got.features[number % 2]);
+        }
+        std::fs::remove_dir_all(&place.cache.directory).unwrap();
+    }
+}
+
+#[test]
+fn what_changes_without_a_cache_is_told_too() {
+    let mut place = Place::new();
+    place.cache.memory_gib = 0.0;
+    place.cache.enabled = false;
+    let world = world(1, "[]");
+    let reader = FeatureReader::new(&world.config, &device(), &place.cache).unwrap();
+    let encoded = reader.read(&place.clips[0]).unwrap().unwrap();
+    let stored = encoded.features[0].as_ref();
+    assert!(hold(stored).is_ok());
+    let path = place.clips[0].audio.as_ref().unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[10_000] ^= 0x40;
+    // A moment later than the clock's last tick.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::fs::write(path, bytes).unwrap();
+    let message = hold(stored).unwrap_err().to_string();
+    assert!(message.contains("its media file is another"), "{message}");
 }
