@@ -172,6 +172,8 @@ fn a_decoder_is_written_and_loaded() {
     assert!((0.0..8192.0).contains(&header), "{line}");
     let half = &lines(bench(&tiny("load", &["--dtype", "bf16"])), "load", &keys)[0];
     assert!(half["gigabytes"].as_f64() < line["gigabytes"].as_f64());
+    let line = &lines(bench(&tiny("load", &["--threads", "2"])), "load", &keys)[0];
+    assert_eq!(line["shape"]["threads"], 2);
 }
 
 #[test]
@@ -233,7 +235,22 @@ fn clips_are_decoded_and_encoded() {
 }
 
 #[test]
+fn of_a_flag_that_is_given_twice_the_last_counts() {
+    let flags = ["--answer", "5", "--answer", "7", "--batch", "2"];
+    let targets = ["--targets", "q_proj", "--targets", "v_proj"];
+    let flags = [&flags[..], &targets].concat();
+    let line = &lines(bench(&tiny("step", &flags)), "step", &[])[0];
+    let shape = &line["shape"];
+    assert_eq!(
+        (&shape["answer"], &shape["batch"], &shape["targets"]),
+        (&7.into(), &2.into(), &serde_json::json!(["v_proj"]))
+    );
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
+    let mfcc = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/encoders/mfcc.yaml");
+    let mfcc = mfcc.to_str().unwrap();
     for (arguments, parts) in [
         (tiny("step", &["--answer", "30"]), &["30", "24"][..]),
         (tiny("step", &["--shards", "3"]), &["4 samples", "3 shards"]),
@@ -242,6 +259,30 @@ fn what_cannot_be_measured_is_refused() {
             &["q_porj", "q_proj"],
         ),
         (tiny("step", &["--shortest", "40"]), &["40", "24"]),
+        (
+            tiny("step", &["--batch", "1", "--shortest", "16"]),
+            &["one sample", "16", "24"],
+        ),
+        (
+            tiny("step", &["--peak-tflops=-3"]),
+            &["--peak-tflops", "above 0"],
+        ),
+        (
+            tiny("step", &["--warmup", "18446744073709551615"]),
+            &["--warmup", "at most 1000000"],
+        ),
+        (vec!["generate", "--batch", "0"], &["--batch", "at least 1"]),
+        (vec!["generate", "--seq", "0"], &["--seq", "at least 1"]),
+        (vec!["encode", "--seconds", "0"], &["--seconds", "above 0"]),
+        (vec!["encode", "--seconds=-1"], &["--seconds", "above 0"]),
+        (
+            vec!["encode", "--seconds", "nan"],
+            &["--seconds", "above 0"],
+        ),
+        (
+            vec!["encode", "--encoder", mfcc, "--seconds", "1e-6"],
+            &["--seconds"],
+        ),
         (vec!["step", "--steps", "0"], &["--steps", "at least 1"]),
         (
             tiny("step", &["--dtype", "float8"]),

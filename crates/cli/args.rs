@@ -40,7 +40,8 @@ pub(crate) enum Command {
     /// Run a model of a Hugging Face folder and show or write its numbers
     Probe(ProbeArgs),
     /// Measure how fast this machine trains, generates, decodes, encodes, loads and reduces
-    #[command(subcommand)]
+    // As argparse has it, so that a script can add flags to those it has.
+    #[command(subcommand, args_override_self = true)]
     Bench(BenchCommand),
     /// Say what this machine has, and which devices compute rightly
     Doctor(DoctorArgs),

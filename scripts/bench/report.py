@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The JSON lines of vs_peer.sh and scaling.sh as Markdown, with the machine that they come from.
 
-    report.py ratios|scaling LINES
+    report.py LINES
 """
 import collections
 import json
@@ -44,37 +44,32 @@ def unique(values):
     return list(dict.fromkeys(values))
 
 
-def ratios(lines):
+def table(lines):
+    """A row a shape; where a number was varied, its value stands in a column of its own."""
     of = groups(lines)
     peers = unique(line["who"] for line in lines if line["who"] != "limbic")
-    header = ["shape", "limbic s", "MiB"]
+    is_varied = any("value" in line for line in lines)
+    header = ["number", "value"] if is_varied else ["shape"]
+    header += ["limbic s", "MiB"]
     for peer in peers:
         header += [f"peer {peer} s", "MiB", "steps/s, times the peer's", "memory, share of the peer's"]
     yield header
-    for name in unique(line["name"] for line in lines):
-        seconds, memory = of[name, None, "limbic"]
-        row = [name, f"{seconds:.3f}", f"{memory:.0f}"]
+    for name, value in unique((line["name"], line.get("value")) for line in lines):
+        seconds, memory = of[name, value, "limbic"]
+        row = [name, str(value)] if is_varied else [name]
+        row += [f"{seconds:.3f}", f"{memory:.0f}"]
         for peer in peers:
-            its_seconds, its_memory = of[name, None, peer]
+            its_seconds, its_memory = of[name, value, peer]
             row += [f"{its_seconds:.3f}", f"{its_memory:.0f}", f"{its_seconds / seconds:.2f}", f"{memory / its_memory:.2f}"]
         yield row
 
 
-def scaling(lines):
-    of = groups(lines)
-    yield ["number", "value", "limbic s", "MiB", "peer s", "MiB", "steps/s, times the peer's"]
-    for name, value in unique((line["name"], line["value"]) for line in lines):
-        (seconds, memory), (its_seconds, its_memory) = of[name, value, "limbic"], of[name, value, "float32"]
-        yield [name, str(value), f"{seconds:.3f}", f"{memory:.0f}", f"{its_seconds:.3f}", f"{its_memory:.0f}",
-               f"{its_seconds / seconds:.2f}"]
-
-
 def main():
-    kind, path = sys.argv[1:]
+    (path,) = sys.argv[1:]
     with open(path, encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     print("\n".join(machine(lines)), end="\n\n")
-    header, *rows = {"ratios": ratios, "scaling": scaling}[kind](lines)
+    header, *rows = table(lines)
     print("| " + " | ".join(header) + " |")
     print("|" + " --- |" * len(header))
     for row in rows:

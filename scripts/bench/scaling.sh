@@ -5,7 +5,7 @@
 #     PEER_PYTHON=venv/bin/python scripts/bench/scaling.sh
 #     scripts/bench/scaling.sh seq batch         some of the numbers
 #
-# Variables are those of vs_peer.sh; ROUNDS is 1 unless it is set.
+# Variables are those of vs_peer.sh; unless they are set, ROUNDS is 1 and PEER_DTYPES is float32.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 peer_python="${PEER_PYTHON:-python3}"
@@ -32,6 +32,16 @@ for number in "${chosen[@]}"; do
     fi
 done
 
+if ! "$peer_python" -c "import torch, transformers, peft" 2>/dev/null; then
+    echo "$peer_python has no torch, transformers and peft; see the top of vs_peer.sh" >&2
+    exit 2
+fi
+if [ ! -x "$limbic" ]; then
+    echo "$limbic is not there; cargo build --release" >&2
+    exit 2
+fi
+: >"$lines"
+
 # The base's value of a flag gives way to the one that is varied.
 with() {
     local flag="--$1" value="$2" index
@@ -51,9 +61,11 @@ for ((round = 0; round < ${ROUNDS:-1}; round++)); do
             # shellcheck disable=SC2086
             "$limbic" bench step "${flags[@]}" "${common[@]}" ${LIMBIC_FLAGS:-} |
                 sed "s/^{/${label/WHO/limbic}/" >>"$lines"
-            "$peer_python" "$root/scripts/bench/peer_step.py" "${flags[@]}" "${common[@]}" |
-                sed "s/^{/${label/WHO/float32}/" >>"$lines"
+            for dtype in ${PEER_DTYPES:-float32}; do
+                "$peer_python" "$root/scripts/bench/peer_step.py" "${flags[@]}" "${common[@]}" --dtype "$dtype" |
+                    sed "s/^{/${label/WHO/$dtype}/" >>"$lines"
+            done
         done
     done
 done
-"$peer_python" "$root/scripts/bench/report.py" scaling "$lines"
+"$peer_python" "$root/scripts/bench/report.py" "$lines"

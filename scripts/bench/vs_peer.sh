@@ -16,7 +16,7 @@
 # PEER_DTYPES       what the peer computes in: "float32 bfloat16"
 # LIMBIC            the program; by default target/release/limbic
 # LIMBIC_FLAGS      more flags for it, for example "--shards 2"
-# LINES             a file for all JSON lines; by default they are thrown away
+# LINES             a file for all JSON lines, emptied first; by default they are thrown away
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 peer_python="${PEER_PYTHON:-python3}"
@@ -54,6 +54,8 @@ if [ ! -x "$limbic" ]; then
     exit 2
 fi
 
+: >"$lines"
+
 # run WHO SHAPE-NAME FLAGS...: one JSON line, with who and which beside it
 run() {
     local who="$1" name="$2"
@@ -78,4 +80,4 @@ for ((round = 0; round < ${ROUNDS:-3}; round++)); do
     done
 done
 
-"$peer_python" "$root/scripts/bench/report.py" ratios "$lines"
+"$peer_python" "$root/scripts/bench/report.py" "$lines"

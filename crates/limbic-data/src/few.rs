@@ -3,7 +3,8 @@
 //! The packets up to the last wanted picture are read first; their time stamps say which of them hold the wanted ones.
 //! Decoding then begins anew at the last key picture before each, and leaves out pictures that no other one rests on. What
 //! comes out is what decoding everything gives, to the bit. Where a file does not promise enough for that, or anything turns
-//! out otherwise than it promised, the answer is `None`, and all of it is to be decoded.
+//! out otherwise than it promised, the answer is `None`, and all of it is to be decoded: with a decoder that does not refuse
+//! damage, as this one does from here on.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -11,8 +12,9 @@ use std::collections::BTreeSet;
 use ffmpeg_next as ffmpeg;
 
 use ffmpeg::codec::Id;
-use ffmpeg::codec::decoder::Opened;
+use ffmpeg::codec::decoder::{Check, Opened};
 use ffmpeg::codec::discard::Discard;
+use ffmpeg::util::error::{EAGAIN, Error};
 use ffmpeg::util::frame::video::Video;
 
 use crate::error::DataError;
@@ -73,8 +75,11 @@ fn decode(
     targets: &[usize],
     convert: &mut impl FnMut(&Video) -> Result<Picture, DataError>,
 ) -> Result<Option<BTreeMap<i64, Picture>>, DataError> {
-    // FFmpeg's own decoders for these leave a picture out by its header alone.
-    let spares = matches!(decoder.id(), Id::H264 | Id::HEVC);
+    // What stands in for damage is made of whatever was decoded before, which is not the same here.
+    decoder.check(Check::EXPLODE);
+    // FFmpeg's own decoder leaves a picture out by its header alone. In HEVC, what the header calls no reference is so only
+    // for pictures of its own temporal layer.
+    let spares = decoder.id() == Id::H264;
     let wanted: BTreeSet<i64> = targets
         .iter()
         .map(|packet| packets[*packet].stamp)
@@ -82,7 +87,12 @@ fn decode(
     let mut pictures = BTreeMap::new();
     let mut frame = Video::empty();
     let mut drain = |decoder: &mut Opened| -> Result<bool, DataError> {
-        while decoder.receive_frame(&mut frame).is_ok() {
+        loop {
+            match decoder.receive_frame(&mut frame) {
+                Ok(()) => (),
+                Err(Error::Eof | Error::Other { errno: EAGAIN }) => return Ok(true),
+                Err(_) => return Ok(false),
+            }
             let stamp = frame.timestamp().filter(|stamp| wanted.contains(stamp));
             let Some(stamp) = stamp else { continue };
             if frame.is_corrupt() {
@@ -90,7 +100,6 @@ fn decode(
             }
             pictures.insert(stamp, convert(&frame)?);
         }
-        Ok(true)
     };
     let (mut next, mut first) = (0, i64::MIN);
     for target in targets.iter().copied().collect::<BTreeSet<usize>>() {

@@ -36,8 +36,8 @@ const SLACK_SECONDS: f64 = 0.1;
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MediaInfo {
-    /// Length in seconds, if the container declares or implies one.
-    pub duration: Option<f64>,
+    /// Length in seconds: as the container declares it, or else the end of the last packet.
+    pub duration: f64,
     /// Width and height of the pictures in pixels, if there are any; cover art does not count.
     pub video: Option<(u32, u32)>,
     /// Sample rate of the sound in Hz, if there is any.
@@ -69,7 +69,7 @@ pub fn probe(path: &Path) -> Result<MediaInfo, DataError> {
         None => None,
     };
     Ok(MediaInfo {
-        duration: duration(&media.input),
+        duration: media.duration()?,
         video: video.map(|decoder| (decoder.width(), decoder.height())),
         audio: audio.map(|decoder| decoder.rate()),
     })
@@ -206,11 +206,14 @@ impl Media {
 
     /// The part of the file that `span` asks for; `nothing` is the reason if that part is empty.
     pub(crate) fn window(&self, span: Span, nothing: Reason) -> Result<Window, DataError> {
-        let duration = match declared_duration(&self.input) {
-            Some(duration) => duration,
-            None => self.measured_duration()?,
-        };
-        Window::new(&self.path, span, duration, nothing)
+        Window::new(&self.path, span, self.duration()?, nothing)
+    }
+
+    fn duration(&self) -> Result<f64, DataError> {
+        match declared_duration(&self.input) {
+            Some(duration) => Ok(duration),
+            None => self.measured_duration(),
+        }
     }
 
     /// The end of the last packet, in seconds: the duration of a file that declares none, such as a browser's WebM recording.

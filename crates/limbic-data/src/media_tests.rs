@@ -11,6 +11,7 @@ use ffmpeg::codec::{Context, Flags, Id};
 use ffmpeg::format::context::Output;
 use ffmpeg::format::{Pixel, Sample, sample};
 use ffmpeg::frame;
+use ffmpeg::media::Type;
 use ffmpeg::{Packet, Rational, encoder};
 use hound::{SampleFormat, WavSpec, WavWriter};
 
@@ -225,7 +226,7 @@ fn few_pictures_are_those_of_all_pictures() {
     generate(&path("synth"), &config, &|_| ()).unwrap();
     let synth = path("synth/clips/synth-00000.mp4");
     for path in long.iter().chain([&synth]) {
-        let length = probe(path).unwrap().duration.unwrap();
+        let length = probe(path).unwrap().duration;
         for (start, end) in [
             (0.0, 1.0),
             (0.0, 0.03),
@@ -243,6 +244,47 @@ fn few_pictures_are_those_of_all_pictures() {
                 assert!(few == Some(all), "{} {span:?} {count}", path.display());
             }
         }
+    }
+}
+
+/// What stands in for damage is made of other pictures, and not all of them are decoded.
+#[test]
+fn few_pictures_of_a_damaged_stream_are_those_of_all_pictures() {
+    let (_folder, path) = folder();
+    let long = path("a.mp4");
+    write_media(&long, 100, &[]);
+    let config = SynthConfig { clips: 6, seed: 1 };
+    generate(&path("synth"), &config, &|_| ()).unwrap();
+    let synth = path("synth/clips/synth-00000.mp4");
+    let file = path("damaged.mp4");
+    for whole in [long, synth] {
+        let bytes = fs::read(&whole).unwrap();
+        let mut input = ffmpeg::format::input(&whole).unwrap();
+        let is_picture = |stream: &ffmpeg::Stream<'_>| stream.parameters().medium() == Type::Video;
+        let packets: Vec<(usize, usize)> = input
+            .packets()
+            .filter(|(stream, _)| is_picture(stream))
+            .map(|(_, packet)| (packet.position() as usize, packet.size()))
+            .collect();
+        let mut refused = 0;
+        for (place, size) in packets {
+            let mut damaged = bytes.clone();
+            for byte in &mut damaged[place + size / 2..][..3.min(size / 2)] {
+                *byte ^= 0x5a;
+            }
+            fs::write(&file, &damaged).unwrap();
+            for count in [2, 8] {
+                let open = || PictureStream::open(&file, Span::ALL).unwrap().unwrap();
+                let times = FrameSampler::Uniform { count }.times(open().window);
+                let Some(few) = open().few(&times).unwrap() else {
+                    refused += 1;
+                    continue;
+                };
+                let all = open().all(&times).unwrap();
+                assert!(few == all, "{} {place} {count}", whole.display());
+            }
+        }
+        assert!(refused > 0, "{}: no damage was noticed", whole.display());
     }
 }
 
@@ -282,11 +324,19 @@ fn a_medium_that_is_not_there_is_none() {
 
     let info = probe(&both).unwrap();
     assert_eq!((info.video, info.audio), (Some((64, 48)), Some(16_000)));
-    assert!((info.duration.unwrap() - 1.0).abs() < 0.05, "{info:?}");
+    assert!((info.duration - 1.0).abs() < 0.05, "{info:?}");
     assert_eq!(
         (probe(&video).unwrap().audio, probe(&sound).unwrap().video),
         (None, None)
     );
+
+    // A browser's recording declares no duration: that of FFmpeg's file becomes a filler.
+    let mut bytes = fs::read(&both).unwrap();
+    let place = bytes.windows(3).position(|id| id == [0x44, 0x89, 0x88]);
+    bytes[place.unwrap()] = 0xec;
+    fs::write(&both, bytes).unwrap();
+    let info = probe(&both).unwrap();
+    assert!((info.duration - 1.0).abs() < 0.15, "{info:?}");
 }
 
 #[test]

@@ -154,6 +154,11 @@ impl StepConfig {
                 "the shortest sample has {shortest} positions, the longest {positions}"
             )));
         }
+        if batch == 1 && shortest < positions {
+            return Err(RunError::recipe(format!(
+                "one sample cannot have both {shortest} and {positions} positions; wanted a batch of at least 2"
+            )));
+        }
         let longest = self.decoder.max_position_embeddings;
         if positions > longest {
             return Err(RunError::recipe(format!(

@@ -4,10 +4,13 @@
 use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
-use clap::{Subcommand, ValueEnum};
+use clap::{ArgAction, Subcommand, ValueEnum};
+use limbic_data::media::MAX_SECONDS;
 use limbic_llama::Recompute;
 use limbic_train::Batching;
 use serde::Serialize;
+
+const MOST_REPETITIONS: usize = 1_000_000;
 
 #[derive(Subcommand)]
 pub(crate) enum BenchCommand {
@@ -47,10 +50,10 @@ pub(crate) struct ShapeArgs {
     #[arg(long, default_value_t = 32_000)]
     pub(crate) vocab: usize,
     /// Samples side by side
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
     pub(crate) batch: usize,
     /// Positions of each sample, media included
-    #[arg(long, default_value_t = 340)]
+    #[arg(long, default_value_t = 340, value_parser = at_least_one)]
     pub(crate) seq: usize,
     /// Rank of the adapters
     #[arg(long, default_value_t = 16)]
@@ -61,6 +64,7 @@ pub(crate) struct ShapeArgs {
     /// Layers with adapters
     #[arg(
         long,
+        action = ArgAction::Set,
         value_delimiter = ',',
         default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
     )]
@@ -96,10 +100,10 @@ impl Dtype {
 #[derive(clap::Args, Serialize)]
 pub(crate) struct RunArgs {
     /// Timed repetitions
-    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 8, value_parser = timed)]
     pub(crate) steps: usize,
     /// Repetitions before them
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = untimed)]
     pub(crate) warmup: usize,
     /// Threads on the host; by default one a core
     #[arg(long, value_parser = at_least_one)]
@@ -134,7 +138,7 @@ pub(crate) struct StepArgs {
     #[arg(long, default_value = "none")]
     pub(crate) recompute: RecomputeName,
     /// What the devices can do, in 10^12 floating-point operations a second, to be compared with
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     #[serde(skip)]
     pub(crate) peak_tflops: Option<f64>,
     #[command(flatten)]
@@ -190,16 +194,16 @@ pub(crate) struct DecodeArgs {
     #[arg(long, default_value_t = 16_000)]
     pub(crate) rate: u32,
     /// Resample noise of these rates, in Hz, beside the files
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, action = ArgAction::Set, value_delimiter = ',')]
     pub(crate) resample: Vec<u32>,
     /// Files that are read at once
     #[arg(long, default_value_t = 1, value_parser = at_least_one)]
     pub(crate) threads: usize,
     /// Timed passes over all files
-    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 8, value_parser = timed)]
     pub(crate) steps: usize,
     /// Passes before them
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = untimed)]
     pub(crate) warmup: usize,
 }
 
@@ -226,7 +230,7 @@ pub(crate) struct EncodeArgs {
     #[arg(long, default_value_t = 4, value_parser = at_least_one)]
     pub(crate) frames: usize,
     /// Length of each clip's sound
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, value_parser = seconds)]
     pub(crate) seconds: f64,
     #[command(flatten)]
     #[serde(flatten)]
@@ -271,6 +275,35 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|count| *count > 0)
         .ok_or_else(|| "wanted a whole number of at least 1".to_string())
+}
+
+fn timed(text: &str) -> Result<usize, String> {
+    match untimed(text)? {
+        0 => Err("wanted a whole number of at least 1".to_string()),
+        steps => Ok(steps),
+    }
+}
+
+/// Results of all repetitions are kept, so that there is a bound to them.
+fn untimed(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|count| *count <= MOST_REPETITIONS)
+        .ok_or_else(|| format!("wanted a whole number of at most {MOST_REPETITIONS}"))
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|number: &f64| number.is_finite() && *number > 0.0)
+        .ok_or_else(|| "wanted a number above 0".to_string())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    positive(text)
+        .ok()
+        .filter(|seconds| *seconds <= MAX_SECONDS)
+        .ok_or_else(|| format!("wanted seconds above 0, at most {MAX_SECONDS}"))
 }
 
 /// What is computed again, as recipes call it.

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
         .collect::<anyhow::Result<_>>()?;
     let with = |has: fn(&MediaInfo) -> bool| -> Vec<(&Path, f64)> {
         let some = files.iter().filter(|(_, info)| has(info));
-        some.map(|(path, info)| (path.as_path(), info.duration.unwrap_or_default()))
+        some.map(|(path, info)| (path.as_path(), info.duration))
             .collect()
     };
     let pool = rayon::ThreadPoolBuilder::new()
@@ -88,7 +88,7 @@ fn passes(
     let all = || -> anyhow::Result<usize> {
         pool.install(|| files.par_iter().map(|(path, _)| read(path)).sum())
     };
-    measure::repeat(args.warmup.saturating_sub(1), 1, all)?;
+    measure::repeat(args.warmup, 0, all)?;
     let began = measure::cpu_seconds();
     let (times, made) = measure::repeat(0, args.steps, all)?;
     let cpu = began.zip(measure::cpu_seconds());

@@ -162,7 +162,7 @@ impl Noise {
         }
     }
 
-    /// How many features it has.
+    /// How many features it has. It has no file that could be damaged: what does not go is its length.
     fn encode(&self, encoder: &Encoder) -> anyhow::Result<usize> {
         let media = match self {
             Self::Frames { data, count, size } => Media::Frames {
@@ -178,6 +178,10 @@ impl Noise {
                 sample_rate: *sample_rate,
             },
         };
-        Ok(encoder.encode(&media)?.length)
+        let features = encoder.encode(&media);
+        let features = features.map_err(|error| {
+            RunError::recipe(format!("noise of --frames and --seconds: {error}"))
+        })?;
+        Ok(features.length)
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use limbic_llama::Llama;
 use limbic_train::RunError;
 use limbic_weights::{ModulePath, Planned, Precision, ShardWriter};
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &LoadArgs) -> anyhow::Result<()> {
         Some(folder) => folder.as_path(),
         None => {
             written = tempfile::tempdir()?;
-            write(args, written.path())?;
+            write(args, written.path(), &device)?;
             written.path()
         }
     };
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &LoadArgs) -> anyhow::Result<()> {
 }
 
 /// Writes a decoder of the shape, one tensor at a time.
-fn write(args: &LoadArgs, folder: &Path) -> anyhow::Result<()> {
+fn write(args: &LoadArgs, folder: &Path, device: &Device) -> anyhow::Result<()> {
     let (precision, name) = match args.shape.dtype {
         Dtype::Float32 => (Precision::F32, "float32"),
         Dtype::Bfloat16 => (Precision::Bf16, "bfloat16"),
@@ -74,9 +74,7 @@ fn write(args: &LoadArgs, folder: &Path) -> anyhow::Result<()> {
         precision,
         tensors: Vec::new(),
     };
-    config
-        .init(&measure::one_device(&args.run)?)
-        .visit(&mut plan);
+    config.init(device).visit(&mut plan);
     let mut shards = ShardWriter::new(folder, plan.tensors, SHARD_BYTES);
     while let Some(tensor) = shards.next() {
         let values = tensor.shape.iter().product();

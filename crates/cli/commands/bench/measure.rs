@@ -109,10 +109,10 @@ pub(crate) fn rounded(value: f64) -> Value {
     json!((value * scale).round() / scale)
 }
 
-/// The devices that were asked for, after the host's threads have been limited as asked.
+/// The devices that were asked for, after the host's threads have been limited as asked; once a process.
 pub(crate) fn devices(run: &RunArgs) -> anyhow::Result<Vec<Device>> {
     if let Some(threads) = run.threads {
-        // Where there is a pool already, its size stays what it is.
+        // The one pool of the process, which must not be there yet.
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()?;

@@ -56,5 +56,5 @@ impl ShapeArgs {
 /// `llama` with adapters; settings that do not fit it were typed.
 pub(crate) fn adapted(llama: Llama, lora: &LoraConfig) -> anyhow::Result<Llama> {
     let adapted = llama.with_lora(lora, 0);
-    adapted.map_err(|error| RunError::recipe(format!("--rank and --targets: {error}")))
+    adapted.map_err(|error| RunError::recipe(format!("--rank, --dropout and --targets: {error}")))
 }
