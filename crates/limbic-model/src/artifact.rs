@@ -17,7 +17,7 @@ use burn::tensor::Device;
 use limbic_data::{LabelSet, PromptCompiler, PromptConfig, Slot, TextTokenizer};
 use limbic_encoders::ProjectorConfig;
 use limbic_llama::{Llama, LlamaConfig, decoder_digest, read_adapter, write_adapter};
-use limbic_weights::{Precision, TensorDigest, Weights, load_only};
+use limbic_weights::{Precision, Weights, load_only};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -346,17 +346,17 @@ impl Artifact {
         Ok(rename(&weights, |name| name_on_disk(name, &config)).write(&folder.join(PROJECTOR))?)
     }
 
-    /// Reads a directory that [`Artifact::write`] made, on the plain `device`.
+    /// Reads a directory that [`Artifact::write`] made, on the plain `device`, with the decoder's matrices in `precision`:
+    /// they are never there in another one.
     ///
     /// # Errors
     /// Files that are missing, damaged or do not fit; a base decoder that is not the one the model was trained on.
-    pub fn read(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn read(folder: &Path, precision: Precision, device: &Device) -> Result<Self, ModelError> {
         verify_directory(folder)?;
         let config = ArtifactConfig::read(folder)?;
         let decoder = config.decoder_of(folder)?;
-        let (mut llama, tokenizer) = read_decoder(&decoder, Precision::F32, device)?;
-        let digest = || Ok(TensorDigest::of_module(&llama, |_| true).finish());
-        config.check_decoder(folder, &decoder, digest)?;
+        config.check_decoder(folder, &decoder, || decoder_hash(&decoder, device))?;
+        let (mut llama, tokenizer) = read_decoder(&decoder, precision, device)?;
         let adapter = folder.join(ADAPTER);
         if adapter.is_dir() {
             llama = read_adapter(llama, &adapter)?;

@@ -45,8 +45,8 @@ pub fn verify_export(
     options: &ExportOptions,
     device: &Device,
 ) -> Result<Verified, ModelError> {
-    let run = Artifact::read(run, device)?;
-    let back = Artifact::read(exported, device)?;
+    let run = Artifact::read(run, Precision::F32, device)?;
+    let back = Artifact::read(exported, Precision::F32, device)?;
     let ids = prompt(&run.model.llama, device);
     let wanted = logits(&run.model.llama, ids.clone());
 

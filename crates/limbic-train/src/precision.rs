@@ -95,3 +95,47 @@ fn all_compute_bf16(devices: &[Device]) -> bool {
     let able = |device: &Device| device.supports_dtype(FloatDType::BF16);
     devices.iter().all(able)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_writes_is_not_rounded_unasked() {
+        let precision = |decoder: &str, part: &str, precision: &str| {
+            let text = format!(
+                "{{name: it, model: {{decoder: {decoder}}}, data: {{manifest: m.jsonl, tasks: {{describe: 1}}}}, \
+                 train: {{steps: 1, batch_size: 1, learning_rate: {{{part}: 0.1}}, precision: {precision}}}}}"
+            );
+            let recipe: Recipe = serde_yaml::from_str(&text).unwrap();
+            recipe.decoder_precision(None, &[Device::flex()], Precision::Bf16)
+        };
+        let drawn = "{kind: scratch, vocab_size: 270, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 2, \
+                     num_attention_heads: 2, num_key_value_heads: 2, max_position_embeddings: 64}";
+        let read = "{kind: pretrained, folder: decoder}";
+        for (decoder, part, asked, wanted) in [
+            (read, "projectors", "auto", Precision::Bf16),
+            (read, "projectors", "f32", Precision::F32),
+            (read, "decoder", "auto", Precision::F32),
+            (drawn, "projectors", "auto", Precision::F32),
+            (drawn, "projectors", "bf16", Precision::Bf16),
+        ] {
+            let got = precision(decoder, part, asked).unwrap();
+            assert_eq!(got, wanted, "{decoder} {part} {asked}");
+        }
+        assert!(precision(read, "decoder", "bf16").is_err());
+    }
+
+    #[test]
+    fn an_artifact_outside_a_run_is_held_as_suits_what_it_is() {
+        let base = DecoderSource::Base {
+            path: "decoder".into(),
+            sha256: String::new(),
+        };
+        let precision = |decoder: &DecoderSource| {
+            finished_precision(None, decoder, &[Device::flex()], Precision::Bf16).unwrap()
+        };
+        assert_eq!(precision(&base), Precision::Bf16);
+        assert_eq!(precision(&DecoderSource::Own), Precision::F32);
+    }
+}

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use limbic_data::{Clip, LabelSet, Manifest, Split, Task};
 use limbic_eval::{Bootstrap, Regression, Scores, bootstrap, majority};
 use limbic_llama::Sampling;
-use limbic_model::Artifact;
+use limbic_model::{Artifact, ArtifactConfig};
 use limbic_weights::Precision;
 use serde::Serialize;
 
@@ -143,11 +143,10 @@ impl Model {
             ),
         };
         let device = devices[0].clone().without_autodiff();
-        let mut artifact = Artifact::read(&folder, &device)?;
         let run_file = run.as_ref().map(RunDir::read_run_file).transpose()?;
-        let decoder = &artifact.config.decoder;
-        let precision = finished_precision(run_file.as_ref(), decoder, devices, suits)?;
-        artifact.model.llama = artifact.model.llama.hold_in(precision);
+        let decoder = ArtifactConfig::read(&folder)?.decoder;
+        let precision = finished_precision(run_file.as_ref(), &decoder, devices, suits)?;
+        let artifact = Artifact::read(&folder, precision, &device)?;
         if precision != Precision::F32 {
             say(&format!("the decoder's weights are held in {precision}"));
         }

@@ -61,9 +61,9 @@ impl Setup {
         let manifest = Manifest::read(&recipe.data.manifest)?;
         let mut run_file = RunFile::of(&recipe)?;
         let init = match &start_folder(&recipe)? {
-            Some(folder) => Some(Artifact::read(folder, device).map_err(|error| {
-                at_fault(format!("`init_from` names {}: {error}", folder.display()))
-            })?),
+            Some(folder) => Some(Artifact::read(folder, Precision::F32, device).map_err(
+                |error| at_fault(format!("`init_from` names {}: {error}", folder.display())),
+            )?),
             None => None,
         };
         let precision = recipe.decoder_precision(init.as_ref(), start.devices, start.suits)?;

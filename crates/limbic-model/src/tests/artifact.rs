@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use limbic_llama::Pass;
+use limbic_weights::Precision;
 use limbic_weights::Weights;
 
 use super::{Fixture, device, host};
@@ -44,7 +45,7 @@ fn a_model_with_its_own_decoder_reads_back_bit_for_bit() {
     let folder = root.path().join("own");
     write(&fixture.artifact, &folder);
     assert!(folder.join("llm/model.safetensors").is_file() && !folder.join("llm_adapter").exists());
-    let read = Artifact::read(&folder, &device()).unwrap();
+    let read = Artifact::read(&folder, Precision::F32, &device()).unwrap();
     assert_eq!(logits(&fixture, &read), logits(&fixture, &fixture.artifact));
     assert_eq!(read.config, fixture.artifact.config);
     assert_eq!(
@@ -61,7 +62,7 @@ fn adapters_name_their_decoder_and_move_with_it() {
         !folder.join("llm").exists(),
         "the frozen decoder is not copied"
     );
-    let read = Artifact::read(&folder, &device()).unwrap();
+    let read = Artifact::read(&folder, Precision::F32, &device()).unwrap();
     assert_eq!(logits(&fixture, &read), logits(&fixture, &fixture.artifact));
     let DecoderSource::Base { path, .. } = &read.config.decoder else {
         panic!("{:?}", read.config.decoder)
@@ -69,7 +70,12 @@ fn adapters_name_their_decoder_and_move_with_it() {
     assert_eq!(path, Path::new("../../base/llm"));
 
     std::fs::rename(root.path().join("here"), root.path().join("there")).unwrap();
-    let read = Artifact::read(&root.path().join("there/runs/tuned"), &device()).unwrap();
+    let read = Artifact::read(
+        &root.path().join("there/runs/tuned"),
+        Precision::F32,
+        &device(),
+    )
+    .unwrap();
     assert_eq!(logits(&fixture, &read), logits(&fixture, &fixture.artifact));
 }
 
@@ -85,7 +91,9 @@ fn another_decoder_is_refused_with_both_hashes() {
     weights
         .write(&root.path().join("base/llm/model.safetensors"))
         .unwrap();
-    let message = Artifact::read(&folder, &device()).unwrap_err().to_string();
+    let message = Artifact::read(&folder, Precision::F32, &device())
+        .unwrap_err()
+        .to_string();
     assert!(
         message.contains(sha256) && message.contains(&Weights::collect(&other).sha256()),
         "{message}"
@@ -101,11 +109,13 @@ fn damage_and_absence_are_named() {
     let mut bytes = std::fs::read(&projectors).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&projectors, bytes).unwrap();
-    let message = Artifact::read(&folder, &device()).unwrap_err().to_string();
+    let message = Artifact::read(&folder, Precision::F32, &device())
+        .unwrap_err()
+        .to_string();
     assert!(
         message.contains("projector.safetensors") && message.contains("SHA-256"),
         "{message}"
     );
-    let absent = Artifact::read(&root.path().join("nowhere"), &device());
+    let absent = Artifact::read(&root.path().join("nowhere"), Precision::F32, &device());
     assert!(matches!(absent, Err(ModelError::Io { .. })));
 }

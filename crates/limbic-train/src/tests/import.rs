@@ -58,7 +58,7 @@ fn an_imported_checkpoint_is_an_ordinary_artifact() {
     let out = folder.path().join("imported");
     write_directory(&out, |partial| artifact.write(partial, &out)).unwrap();
 
-    let read = Artifact::read(&out, &device()).unwrap();
+    let read = Artifact::read(&out, Precision::F32, &device()).unwrap();
     let around = |artifact: &Artifact| {
         Weights::collect_only(&artifact.model, |name| {
             Part::of(name) != Some(Part::Decoder)
