@@ -66,6 +66,11 @@ impl Sequences {
         self.rows
     }
 
+    /// Rows of the longest segment, if there is one.
+    pub fn longest(&self) -> Option<usize> {
+        self.segments.iter().map(|segment| segment.length).max()
+    }
+
     pub(crate) fn positions(&self) -> &[usize] {
         &self.positions
     }

@@ -6,7 +6,7 @@
 
 use crate::attention::{Attention, AttentionSlopes, Sequences};
 use crate::linear::add;
-use crate::rows::{gather, scatter_add};
+use crate::rows::{gather, put, scatter_add};
 use crate::swiglu::{swiglu, swiglu_backward};
 use crate::{Buffer, Linear, LinearGradients, Norm, Rotary};
 
@@ -61,11 +61,15 @@ pub struct Kept {
     low: [Buffer; 7],
 }
 
-impl Kept {
-    /// Keys, turned to their positions, and values of all rows, `[T, K·E]` each.
-    pub fn keys_and_values(self) -> [Buffer; 2] {
-        [self.key, self.value]
-    }
+/// What earlier passes over the same sequences gave a layer.
+#[derive(Debug)]
+pub struct Past<'a> {
+    /// Which of the T rows are new, ascending: those of x.
+    pub rows: &'a [usize],
+    /// Keys, turned to their positions, `[T, K·E]`; anything in the new rows.
+    pub key: Buffer,
+    /// Values, likewise.
+    pub value: Buffer,
 }
 
 /// Slopes at a layer's numbers, of those that are trained.
@@ -85,12 +89,18 @@ impl Block<'_> {
     /// # Shapes
     /// `x [T, D]`
     pub fn forward(&self, x: &[f32]) -> (Buffer, Kept) {
-        let mut kept = self.up_to_product(x);
-        let product = swiglu(&kept.gate, &kept.up);
-        let (mut y, down_low) = self.linears[DOWN].forward(&product);
-        add(&mut y, &kept.middle);
-        kept.low[DOWN] = down_low;
-        (y, kept)
+        self.from_product(self.up_to_product(x, None))
+    }
+
+    /// The layer's output for the rows that are read, with the keys, turned to their positions, and the values of x.
+    ///
+    /// Of a layer that goes on after earlier passes x holds the new rows, which `read` counts among themselves.
+    ///
+    /// # Shapes
+    /// `x [M, D]` with M new rows; the output `[N, D]`, keys and values `[M, K·E]`.
+    pub fn forward_after(&self, x: &[f32], past: Past) -> (Buffer, [Buffer; 2]) {
+        let (y, kept) = self.from_product(self.up_to_product(x, Some(past)));
+        (y, [kept.key, kept.value])
     }
 
     /// What the way back needs, once more, without the output.
@@ -98,14 +108,27 @@ impl Block<'_> {
     /// # Shapes
     /// `x [T, D]`
     pub fn again(&self, x: &[f32]) -> Kept {
-        let mut kept = self.up_to_product(x);
+        let mut kept = self.up_to_product(x, None);
         let product = swiglu(&kept.gate, &kept.up);
         kept.low[DOWN] = self.linears[DOWN].low(&product);
         kept
     }
 
-    fn up_to_product(&self, x: &[f32]) -> Kept {
+    fn from_product(&self, mut kept: Kept) -> (Buffer, Kept) {
+        let product = swiglu(&kept.gate, &kept.up);
+        let (mut y, down_low) = self.linears[DOWN].forward(&product);
+        add(&mut y, &kept.middle);
+        kept.low[DOWN] = down_low;
+        (y, kept)
+    }
+
+    fn up_to_product(&self, x: &[f32], past: Option<Past>) -> Kept {
         let [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, _] = &self.linears;
+        let rows = match &past {
+            None => self.all_rows(),
+            Some(past) => past.rows.to_vec(),
+        };
+        let read = self.read_of(&rows);
         let (normed, input_scales) = self.input_norm.forward(x);
         let (mut key, key_low) = k_proj.forward(&normed);
         let (value, value_low) = v_proj.forward(&normed);
@@ -114,10 +137,18 @@ impl Block<'_> {
             Some(read) => q_proj.forward(&gather(&normed, read, q_proj.input)),
         };
         drop(normed);
-        self.turn(&mut query, &mut key, 1.0);
+        self.turn(&mut query, self.shape.heads, &read, 1.0);
+        self.turn(&mut key, self.shape.groups, &rows, 1.0);
 
-        let all = self.all_rows();
-        let (attended, log_sums) = self.attention(&all).forward(&query, &key, &value);
+        let attention = self.attention(&read);
+        let (attended, log_sums) = match past {
+            None => attention.forward(&query, &key, &value),
+            Some(mut past) => {
+                put(&mut past.key, &key, &rows, k_proj.output);
+                put(&mut past.value, &value, &rows, v_proj.output);
+                attention.forward(&query, &past.key, &past.value)
+            }
+        };
         let (mut middle, attended_low) = o_proj.forward(&attended);
         match self.read {
             None => add(&mut middle, x),
@@ -209,19 +240,21 @@ impl Block<'_> {
         let mut attended_slope = Buffer::stale(kept.attended.len());
         let at_attended = Some(&mut *attended_slope);
         let output = o_proj.backward(&y_slope, &kept.attended, attended_low, at_attended, false);
-        let all = self.all_rows();
+        let rows = self.all_rows();
+        let read = self.read_of(&rows);
         let AttentionSlopes {
             query: mut query_slope,
             key: mut key_slope,
             value: value_slope,
-        } = self.attention(&all).backward(
+        } = self.attention(&read).backward(
             [&kept.query, &kept.key, &kept.value],
             &kept.attended,
             &kept.log_sums,
             &attended_slope,
         );
         drop(attended_slope);
-        self.turn(&mut query_slope, &mut key_slope, -1.0);
+        self.turn(&mut query_slope, self.shape.heads, &read, -1.0);
+        self.turn(&mut key_slope, self.shape.groups, &rows, -1.0);
 
         let needs_slope = wants_x || self.input_norm.is_trained;
         let normed = self.input_norm.again(x, &kept.input_scales);
@@ -269,9 +302,14 @@ impl Block<'_> {
     }
 
     fn all_rows(&self) -> Vec<usize> {
+        (0..self.sequences.rows()).collect()
+    }
+
+    /// Those of x's `rows` that are read.
+    fn read_of(&self, rows: &[usize]) -> Vec<usize> {
         match self.read {
-            None => (0..self.sequences.rows()).collect(),
-            Some(read) => read.to_vec(),
+            None => rows.to_vec(),
+            Some(read) => read.iter().map(|row| rows[*row]).collect(),
         }
     }
 
@@ -283,26 +321,12 @@ impl Block<'_> {
         }
     }
 
-    /// Turns queries and keys to their positions, or back.
-    fn turn(&self, query: &mut [f32], key: &mut [f32], direction: f32) {
-        let BlockShape {
-            heads,
-            groups,
-            head_dim,
-        } = self.shape;
-        let positions = self.sequences.positions();
-        let turn = |x: &mut [f32], heads: usize, positions: &[usize]| {
-            self.rotary
-                .turn(x, heads * head_dim, head_dim, positions, direction);
-        };
-        turn(key, groups, positions);
-        match self.read {
-            None => turn(query, heads, positions),
-            Some(read) => {
-                let positions: Vec<usize> = read.iter().map(|row| positions[*row]).collect();
-                turn(query, heads, &positions);
-            }
-        }
+    /// Turns the heads of some rows' queries or keys to their positions, or back.
+    fn turn(&self, x: &mut [f32], heads: usize, rows: &[usize], direction: f32) {
+        let (width, positions) = (self.shape.head_dim, self.sequences.positions());
+        let positions: Vec<usize> = rows.iter().map(|row| positions[*row]).collect();
+        self.rotary
+            .turn(x, heads * width, width, &positions, direction);
     }
 }
 
@@ -631,6 +655,62 @@ mod tests {
                     (got - wanted).abs() < 2e-3 * wanted.max(1.0),
                     "{name}, causal {is_causal}, read {read:?}: {got} {wanted}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_go_on_are_those_of_one_pass() {
+        let numbers = Numbers::new();
+        let sequences = sequences(true);
+        let masks = numbers.masks(None);
+        let (whole, kept) = numbers.block(&masks, &sequences, None).forward(&numbers.x);
+        let widths = sizes().map(|(input, _)| input);
+        // The ends of both segments; the whole of the first, where the second has nothing new.
+        for rows in [
+            (30..37).chain(60..150).collect::<Vec<usize>>(),
+            (0..37).collect(),
+        ] {
+            let of_rows = |x: &[f32], width: usize| gather(x, &rows, width).to_vec();
+            let x = of_rows(&numbers.x, WIDTH);
+            for read in [None, Some(vec![2, rows.len() - 1])] {
+                let masks: Vec<Vec<f32>> = (0..7)
+                    .map(|linear| {
+                        let of_rows = of_rows(&numbers.masks[linear], widths[linear]);
+                        match read.as_deref().filter(|_| !(1..3).contains(&linear)) {
+                            None => of_rows,
+                            Some(read) => gather(&of_rows, read, widths[linear]).to_vec(),
+                        }
+                    })
+                    .collect();
+                // What stands in the new rows is nobody's.
+                let hidden = |x: &[f32]| {
+                    let mut x = Buffer::copy(x);
+                    let nothing = vec![f32::NAN; rows.len() * GROUPS * HEAD];
+                    put(&mut x, &nothing, &rows, GROUPS * HEAD);
+                    x
+                };
+                let past = Past {
+                    rows: &rows,
+                    key: hidden(&kept.key),
+                    value: hidden(&kept.value),
+                };
+                let block = numbers.block(&masks, &sequences, read.as_deref());
+                let (y, [key, value]) = block.forward_after(&x, past);
+                let of_rows_read = match &read {
+                    None => of_rows(&whole, WIDTH),
+                    Some(read) => gather(&of_rows(&whole, WIDTH), read, WIDTH).to_vec(),
+                };
+                for (got, wanted) in [
+                    (&*y, of_rows_read),
+                    (&*key, of_rows(&kept.key, GROUPS * HEAD)),
+                    (&*value, of_rows(&kept.value, GROUPS * HEAD)),
+                ] {
+                    assert_eq!(got.len(), wanted.len());
+                    for (got, wanted) in got.iter().zip(&wanted) {
+                        assert!((got - wanted).abs() < 2e-5, "{read:?}: {got} {wanted}");
+                    }
+                }
             }
         }
     }

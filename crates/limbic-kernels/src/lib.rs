@@ -33,7 +33,7 @@ mod thin;
 mod vector;
 
 pub use attention::{Segment, Sequences};
-pub use block::{Block, BlockGradients, BlockShape, Kept};
+pub use block::{Block, BlockGradients, BlockShape, Kept, Past};
 pub use cross_entropy::cross_entropy;
 pub use linear::{Adapter, Linear, LinearGradients};
 use matrix::{Matrix, MatrixMut, multiply};

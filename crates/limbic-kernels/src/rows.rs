@@ -42,6 +42,13 @@ pub(crate) fn gather(x: &[f32], rows: &[usize], width: usize) -> crate::Buffer {
     out
 }
 
+/// Puts the rows of `x` in the place of rows `rows` of `out`.
+pub(crate) fn put(out: &mut [f32], x: &[f32], rows: &[usize], width: usize) {
+    for (row, x) in rows.iter().zip(x.chunks_exact(width)) {
+        out[row * width..(row + 1) * width].copy_from_slice(x);
+    }
+}
+
 /// Adds the rows of `x` to rows `rows` of `out`.
 pub(crate) fn scatter_add(out: &mut [f32], x: &[f32], rows: &[usize], width: usize) {
     for (row, x) in rows.iter().zip(x.chunks_exact(width)) {

@@ -76,6 +76,18 @@ impl LayerCache {
         (all(&self.keys), all(&self.values))
     }
 
+    /// Slots held.
+    #[cfg(feature = "flex")]
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Keys and values, `[B, K, capacity, E]`.
+    #[cfg(feature = "flex")]
+    pub(crate) fn room(&self) -> [&Tensor<4>; 2] {
+        [&self.keys, &self.values]
+    }
+
     /// See [`KvCache::branch`]. Slots that are not filled are not copied.
     fn branch(self, rows: &[usize]) -> Self {
         let [held_rows, heads, capacity, width] = self.keys.dims();

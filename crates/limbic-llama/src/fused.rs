@@ -16,7 +16,11 @@ use crate::lora::with_dtype;
 use crate::norm::RmsNorm;
 use crate::rope::half_tables;
 use crate::tape::{Recompute, Slopes};
-use crate::{Block, Dropout, KvCache, LlamaConfig, LoraLinear, Padding};
+use crate::{Block, Dropout, LlamaConfig, LoraLinear, Padding};
+
+mod fill;
+
+pub(crate) use fill::fill;
 
 /// A stack of blocks in one pass.
 #[derive(Debug)]
@@ -334,10 +338,7 @@ impl Fused {
         rows: &[usize],
         dropout: Dropout,
     ) -> Option<Self> {
-        let device = embeddings.device().without_autodiff();
         Host::of(embeddings)?;
-        let blocks: Vec<BlockNumbers> =
-            blocks.iter().map(BlockNumbers::of).collect::<Option<_>>()?;
         let [size, slots, _] = embeddings.dims();
         let is_causal = !matches!(padding, Padding::BothWays(_));
         let segments = padding.samples(size, slots).into_iter().enumerate();
@@ -349,18 +350,34 @@ impl Fused {
                 })
             })
             .collect();
-        let longest = segments.iter().map(|segment| segment.length).max()?;
+        if let Padding::Packed(lengths) = padding {
+            let held = lengths.iter().sum::<usize>();
+            assert_eq!([1, held], [size, slots], "rows and slots of packed samples");
+        }
+        let sequences = Sequences::new(size * slots, segments, is_causal);
+        let reads_all = rows.len() == size * slots;
+        let read = (!reads_all).then(|| rows.to_vec());
+        Self::new(blocks, config, embeddings, sequences, read, dropout)
+    }
+
+    /// For a pass over embeddings on this backend.
+    fn new(
+        blocks: &[Block],
+        config: &LlamaConfig,
+        embeddings: &Tensor<3>,
+        sequences: Sequences,
+        read: Option<Vec<usize>>,
+        dropout: Dropout,
+    ) -> Option<Self> {
+        let blocks: Vec<BlockNumbers> =
+            blocks.iter().map(BlockNumbers::of).collect::<Option<_>>()?;
+        let longest = sequences.longest()?;
         assert!(
             longest <= config.max_position_embeddings,
             "a sequence of {longest} slots, but the model has {} positions",
             config.max_position_embeddings
         );
-        if let Padding::Packed(lengths) = padding {
-            let held = lengths.iter().sum::<usize>();
-            assert_eq!([1, held], [size, slots], "rows and slots of packed samples");
-        }
         let (cos, sin) = half_tables(config, 0..longest);
-        let reads_all = rows.len() == size * slots;
         Some(Self {
             blocks,
             shape: BlockShape {
@@ -371,10 +388,10 @@ impl Fused {
             width: config.hidden_size,
             cos,
             sin,
-            sequences: Sequences::new(size * slots, segments, is_causal),
-            read: (!reads_all).then(|| rows.to_vec()),
+            sequences,
+            read,
             dropout,
-            device,
+            device: embeddings.device().without_autodiff(),
             lowest: 0,
             steps: Vec::new(),
         })
@@ -385,23 +402,6 @@ impl Fused {
         let mut x = self.input(embeddings);
         for number in 0..self.blocks.len() {
             x = self.with_block(number, |block| block.forward(&x).0);
-        }
-        self.output(x)
-    }
-
-    /// The same; keys and values of all rows go into `cache`, which holds none yet.
-    pub(crate) fn fill(&self, embeddings: Tensor<3>, cache: &mut KvCache) -> Tensor<2> {
-        let [rows, slots, _] = embeddings.dims();
-        let shape = [rows, slots, self.shape.groups, self.shape.head_dim];
-        let mut x = self.input(embeddings);
-        for (number, cache) in cache.layers.iter_mut().enumerate() {
-            let (y, kept) = self.with_block(number, |block| block.forward(&x));
-            let [keys, values] = kept.keys_and_values().map(|numbers| {
-                let data = TensorData::new(numbers.into_vec(), shape);
-                Tensor::<4>::from_data(data, &self.device).swap_dims(1, 2)
-            });
-            cache.append(keys, values);
-            x = y;
         }
         self.output(x)
     }

@@ -1,6 +1,7 @@
 //! Without the CPU backend no block is run whole.
 
 use std::convert::Infallible;
+use std::ops::Range;
 
 use burn::tensor::{Device, Tensor};
 
@@ -27,10 +28,6 @@ impl Fused {
         match self.0 {}
     }
 
-    pub(crate) fn fill(&self, _embeddings: Tensor<3>, _cache: &mut KvCache) -> Tensor<2> {
-        match self.0 {}
-    }
-
     pub(crate) fn record(
         self,
         _embeddings: Tensor<3>,
@@ -48,6 +45,17 @@ impl Fused {
     ) -> Option<Tensor<3>> {
         match self.0 {}
     }
+}
+
+/// Never.
+pub(crate) fn fill(
+    _blocks: &[Block],
+    _config: &LlamaConfig,
+    _embeddings: &Tensor<3>,
+    _gaps: &[Vec<Range<usize>>],
+    _cache: &mut KvCache,
+) -> Option<Tensor<2>> {
+    None
 }
 
 /// Whether tensors on `device` are in the host's memory; without the CPU backend none is.

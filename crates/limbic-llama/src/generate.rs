@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use limbic_weights::CounterRng;
 
-use crate::fused::Fused;
+use crate::fused;
 use crate::prefix::{Span, WORTH_A_PASS, passes};
 use crate::{Dropout, KvCache, Llama, LlamaConfig, LlamaError, Padding, Sampling};
 
@@ -263,23 +263,19 @@ fn left_padded(prompts: &[Prompt], pass: &[Span]) -> (Tensor<3>, Vec<usize>) {
 
 /// The output of the last block in the last slot of each row, `[B, L, D]` to `[B, D]`. The cache takes up all slots.
 ///
-/// What goes into an empty cache is a pass like those of training, and runs as whole blocks where these do.
+/// Where whole blocks run on CPU, rows that are empty in this pass have no output. Single tokens do not go that way: the
+/// keys before them would be copied once more for each.
 fn read(
     llama: &Llama,
     input: Tensor<3>,
     gaps: &[Vec<Range<usize>>],
     cache: &mut KvCache,
 ) -> Tensor<2> {
-    let [rows, slots, _] = input.dims();
-    let pads = gaps.iter().map(|gaps| gaps.iter().map(Range::len).sum());
-    let pads: Vec<usize> = pads.collect();
-    if cache.length() == 0 && pads.iter().all(|pad| *pad < slots) {
-        let padding = Padding::Left(pads);
-        let ends: Vec<usize> = (1..=rows).map(|row| row * slots - 1).collect();
-        let (blocks, config) = (&llama.model.layers, llama.config());
-        let fused = Fused::of(blocks, config, &input, &padding, &ends, Dropout::OFF);
-        if let Some(fused) = fused {
-            return fused.fill(input, cache);
+    let slots = input.dims()[1];
+    if slots > 1 || cache.length() == 0 {
+        let blocks = &llama.model.layers;
+        if let Some(hidden) = fused::fill(blocks, llama.config(), &input, gaps, cache) {
+            return hidden;
         }
     }
     let padding = Padding::Gaps(gaps.to_vec());
