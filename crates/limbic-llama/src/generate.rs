@@ -2,7 +2,7 @@
 //!
 //! Rows are padded on the left, so that all end in the same slot, and each computes what it would compute alone; what
 //! several prompts begin with is computed once. Noise comes from (seed, prompt id, step), so that neither the batch nor
-//! its order changes a text.
+//! its order changes a text, unless by the rounding of products of another size.
 //!
 //! Deliberately absent: beams, repetition penalties.
 
@@ -186,16 +186,16 @@ impl Prefilled {
         for step in 0..room {
             let logits = llama.logits(hidden, Dropout::OFF);
             let uniform = |row: usize| rng.index(ids[rows[row]]).uniform(step as u64);
-            let next = sampling.next_tokens(logits, uniform).map_err(|row| {
-                let id = ids[rows[row]];
-                LlamaError::NonFinite { id, step }
-            })?;
+            let next = sampling.next_tokens(logits, uniform);
             let mut live = Vec::with_capacity(rows.len());
-            for (row, (&text, &token)) in rows.iter().zip(&next).enumerate() {
-                let text = &mut texts[text];
+            for (row, (&number, &token)) in rows.iter().zip(&next).enumerate() {
+                let text = &mut texts[number];
+                // Nobody reads what a row computes that waits to leave.
                 if text.end != End::Length {
                     continue;
                 }
+                let id = ids[number];
+                let token = token.ok_or(LlamaError::NonFinite { id, step })?;
                 if stop_ids.contains(&token) {
                     text.end = End::Stop(token);
                 } else {
@@ -215,6 +215,8 @@ impl Prefilled {
                 rows = live.iter().map(|row| rows[*row]).collect();
                 next = live.iter().map(|row| next[*row]).collect();
             }
+            // Any token will do for a row that waits to leave.
+            let next: Vec<u32> = next.iter().map(|token| token.unwrap_or(0)).collect();
             let input = llama.embed(one_each(&next, &device));
             hidden = read(&llama, input, &gaps, &mut cache);
         }

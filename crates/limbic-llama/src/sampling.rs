@@ -48,22 +48,20 @@ impl Sampling {
     ///
     /// # Shapes
     /// `[B, V]`
-    ///
-    /// # Errors
-    /// The first row whose logits are not finite.
+    /// `None` for a row whose logits are not finite.
     pub(crate) fn next_tokens(
         &self,
         logits: Tensor<2>,
         uniform: impl Fn(usize) -> f64 + Sync,
-    ) -> Result<Vec<u32>, usize> {
+    ) -> Vec<Option<u32>> {
         if self.temperature == 0.0 {
             let best = logits.clone().argmax(1).into_data();
             // Zero, unless one of them is infinite or no number.
             let check = (logits * 0.0).sum_dim(1).into_data();
-            return match check.iter::<f32>().position(|sum| sum != 0.0) {
-                Some(row) => Err(row),
-                None => Ok(best.iter::<i64>().map(|token| token as u32).collect()),
-            };
+            let best = best.iter::<i64>().zip(check.iter::<f32>());
+            return best
+                .map(|(token, sum)| (sum == 0.0).then_some(token as u32))
+                .collect();
         }
         let vocabulary = logits.dims()[1];
         let logits: Vec<f32> = logits
@@ -71,15 +69,11 @@ impl Sampling {
             .try_into_vec()
             .expect("logits are in F32");
         let rows = logits.par_chunks_exact(vocabulary).enumerate();
-        let choices: Vec<Result<u32, usize>> = rows
-            .map(
-                |(row, logits)| match logits.iter().all(|logit| logit.is_finite()) {
-                    true => Ok(self.draw(logits, uniform(row))),
-                    false => Err(row),
-                },
-            )
-            .collect();
-        choices.into_iter().collect()
+        let choose = |(row, logits): (usize, &[f32])| {
+            let is_finite = logits.iter().all(|logit| logit.is_finite());
+            is_finite.then(|| self.draw(logits, uniform(row)))
+        };
+        rows.map(choose).collect()
     }
 
     /// The token for these logits. Of the likeliest tokens only as many are put in order as the draw needs.
@@ -125,10 +119,10 @@ mod tests {
 
     use super::*;
 
-    fn choose(sampling: &Sampling, logits: &[f32], uniform: f64) -> Result<u32, usize> {
+    fn choose(sampling: &Sampling, logits: &[f32], uniform: f64) -> Option<u32> {
         let data = TensorData::new(logits.to_vec(), [1, logits.len()]);
         let tensor = Tensor::from_data(data, &Device::flex());
-        Ok(sampling.next_tokens(tensor, |_| uniform)?[0])
+        sampling.next_tokens(tensor, |_| uniform)[0]
     }
 
     /// All tokens in order, and all their weights.
@@ -191,7 +185,9 @@ mod tests {
             for sampling in [&Sampling::GREEDY, &nucleus] {
                 let rows = TensorData::new(vec![0.0, 1.0, bad, 2.0], [2, 2]);
                 let rows = Tensor::from_data(rows, &Device::flex());
-                assert_eq!(sampling.next_tokens(rows, |_| 0.5), Err(1), "{bad}");
+                let next = sampling.next_tokens(rows, |_| 0.5);
+                let found: Vec<bool> = next.iter().map(Option::is_some).collect();
+                assert!(!found[1] && found[0], "{bad}: {found:?}");
             }
         }
     }
