@@ -89,7 +89,7 @@ impl Block<'_> {
     /// # Shapes
     /// `x [T, D]`
     pub fn forward(&self, x: &[f32]) -> (Buffer, Kept) {
-        self.from_product(self.up_to_product(x, None))
+        self.down_from_product(self.up_to_product(x, None))
     }
 
     /// The layer's output for the rows that are read, with the keys, turned to their positions, and the values of x.
@@ -99,7 +99,7 @@ impl Block<'_> {
     /// # Shapes
     /// `x [M, D]` with M new rows; the output `[N, D]`, keys and values `[M, K·E]`.
     pub fn forward_after(&self, x: &[f32], past: Past) -> (Buffer, [Buffer; 2]) {
-        let (y, kept) = self.from_product(self.up_to_product(x, Some(past)));
+        let (y, kept) = self.down_from_product(self.up_to_product(x, Some(past)));
         (y, [kept.key, kept.value])
     }
 
@@ -114,7 +114,7 @@ impl Block<'_> {
         kept
     }
 
-    fn from_product(&self, mut kept: Kept) -> (Buffer, Kept) {
+    fn down_from_product(&self, mut kept: Kept) -> (Buffer, Kept) {
         let product = swiglu(&kept.gate, &kept.up);
         let (mut y, down_low) = self.linears[DOWN].forward(&product);
         add(&mut y, &kept.middle);

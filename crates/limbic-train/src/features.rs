@@ -447,7 +447,8 @@ impl FeatureReader {
         let is_repeated: Vec<bool> = looks
             .iter()
             .map(|looks| {
-                hashes_of_missing(looks).fold(false, |any, hash| !missed.insert(hash) || any)
+                let new = hashes_of_missing(looks).map(|hash| missed.insert(hash));
+                new.filter(|is_new| !is_new).count() > 0
             })
             .collect();
         let firsts: Vec<Option<_>> = shared
