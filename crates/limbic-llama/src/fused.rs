@@ -509,3 +509,37 @@ impl Fused {
         Tensor::from_data(TensorData::new(x.into_vec(), [rows, width]), &self.device)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use limbic_weights::Precision;
+
+    use super::*;
+    use crate::{Llama, LoraConfig};
+
+    /// Comparisons of both ways would pass if this one were never taken.
+    #[test]
+    fn whole_blocks_run_for_all_but_doras() {
+        let device = Device::flex();
+        let config = LlamaConfig::small(32, 16, 2, 2);
+        let plain = limbic_weights::seed(config.init(&device), 3);
+        let adapted = |use_dora: bool| {
+            let lora = LoraConfig {
+                use_dora,
+                ..LoraConfig::new(2, 2.0, &["q_proj"])
+            };
+            plain.clone().with_lora(&lora, 3).unwrap()
+        };
+        let runs_whole = |llama: &Llama| {
+            let embeddings = Tensor::zeros([1, 4, 16], &device);
+            let blocks = &llama.model.layers;
+            let rows = [0, 1, 2, 3];
+            let padding = Padding::Right;
+            Fused::of(blocks, &config, &embeddings, &padding, &rows, Dropout::OFF).is_some()
+        };
+        assert!(runs_whole(&plain));
+        assert!(runs_whole(&adapted(false)));
+        assert!(runs_whole(&adapted(false).hold_in(Precision::Bf16)));
+        assert!(!runs_whole(&adapted(true)));
+    }
+}
