@@ -23,13 +23,13 @@ pub mod labels;
 mod llama2c;
 pub mod manifest;
 pub mod media;
-#[cfg(test)]
-mod media_tests;
 mod picture;
 mod picture_stream;
 pub mod prompt;
 pub mod sources;
 pub mod synth;
+#[cfg(test)]
+mod tests;
 pub mod tokens;
 pub mod video;
 

@@ -8,88 +8,13 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::matrix::multiply_alone;
+use crate::sequences::{Segment, Sequences};
 use crate::vector::{exp, exponentiate, largest, sum, widest};
 use crate::{BlockShape, Buffer, Matrix, MatrixMut};
 
 /// Queries of a block: enough for a product to be fast, few enough for its scores against 1000 keys to stay in a
 /// second-level cache.
 const QUERIES: usize = 64;
-
-/// Rows that see each other and no other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// Number of the first row, which stands at position 0.
-    pub first: usize,
-    /// Number of rows.
-    pub length: usize,
-}
-
-/// Which rows see which, and which of them somebody reads.
-#[derive(Clone, Debug)]
-pub struct Sequences {
-    /// T
-    rows: usize,
-    pub(crate) segments: Vec<Segment>,
-    is_causal: bool,
-    /// Positions of all rows; 0 outside the segments.
-    positions: Vec<usize>,
-}
-
-impl Sequences {
-    /// Rows outside all `segments` see nothing and are seen by none.
-    ///
-    /// # Panics
-    /// When segments overlap, stand in another order than their rows, or reach over the last row.
-    pub fn new(rows: usize, segments: Vec<Segment>, is_causal: bool) -> Self {
-        let mut positions = vec![0; rows];
-        let mut end = 0;
-        for segment in &segments {
-            assert!(
-                segment.first >= end && segment.first + segment.length <= rows,
-                "{segment:?} after row {end} of {rows}"
-            );
-            end = segment.first + segment.length;
-            for (position, place) in positions[segment.first..end].iter_mut().enumerate() {
-                *place = position;
-            }
-        }
-        Self {
-            rows,
-            segments,
-            is_causal,
-            positions,
-        }
-    }
-
-    /// T
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Rows of the longest segment, if there is one.
-    pub fn longest(&self) -> Option<usize> {
-        self.segments.iter().map(|segment| segment.length).max()
-    }
-
-    pub(crate) fn positions(&self) -> &[usize] {
-        &self.positions
-    }
-
-    /// For each segment which of the queries, that are the ascending rows `read`, stand in it, and how many of its keys
-    /// each of them sees.
-    fn queries(&self, read: &[usize]) -> Vec<(Range<usize>, Vec<usize>)> {
-        let of_segment = |segment: &Segment| {
-            let begin = read.partition_point(|row| *row < segment.first);
-            let end = read.partition_point(|row| *row < segment.first + segment.length);
-            let sees = |row: &usize| match self.is_causal {
-                true => row - segment.first + 1,
-                false => segment.length,
-            };
-            (begin..end, read[begin..end].iter().map(sees).collect())
-        };
-        self.segments.iter().map(of_segment).collect()
-    }
-}
 
 /// What attention over some sequences is computed with.
 pub(crate) struct Attention<'a> {
@@ -117,9 +42,7 @@ impl Attention<'_> {
         let mut attended = Buffer::zeros(count * heads * width);
         let mut log_sums = Buffer::zeros(heads * count);
         let queries = self.sequences.queries(self.read);
-        let tasks: Vec<(usize, usize)> = (0..queries.len())
-            .flat_map(|segment| (0..heads).map(move |head| (segment, head)))
-            .collect();
+        let tasks = self.tasks();
         let results: Vec<(Buffer, Buffer)> = tasks
             .par_iter()
             .map(|&(segment, head)| {
@@ -131,7 +54,7 @@ impl Attention<'_> {
             .collect();
         for ((segment, head), (out, sums)) in tasks.into_iter().zip(results) {
             let range = queries[segment].0.clone();
-            put_head(&mut attended, &out, range.start, head, heads, width);
+            add_head(&mut attended, &out, range.start, head, heads, width);
             log_sums[head * count..][range].copy_from_slice(&sums);
         }
         (attended, log_sums)
@@ -195,9 +118,7 @@ impl Attention<'_> {
         let (count, width) = (self.read.len(), self.shape.head_dim);
         let (heads, groups) = (self.shape.heads, self.shape.groups);
         let queries = self.sequences.queries(self.read);
-        let tasks: Vec<(usize, usize)> = (0..queries.len())
-            .flat_map(|segment| (0..heads).map(move |head| (segment, head)))
-            .collect();
+        let tasks = self.tasks();
         let results: Vec<AttentionSlopes> = tasks
             .par_iter()
             .map(|&(segment, head)| {
@@ -221,7 +142,7 @@ impl Attention<'_> {
         };
         for ((segment, head), of_head) in tasks.into_iter().zip(results) {
             let first = queries[segment].0.start;
-            put_head(&mut slopes.query, &of_head.query, first, head, heads, width);
+            add_head(&mut slopes.query, &of_head.query, first, head, heads, width);
             // The heads of a group in their order, whatever the threads did.
             let first = self.sequences.segments[segment].first;
             let group = head / (heads / groups);
@@ -302,6 +223,14 @@ impl Attention<'_> {
         }
     }
 
+    /// Each head of each segment.
+    fn tasks(&self) -> Vec<(usize, usize)> {
+        let heads = self.shape.heads;
+        (0..self.sequences.segments.len())
+            .flat_map(|segment| (0..heads).map(move |head| (segment, head)))
+            .collect()
+    }
+
     fn scale(&self) -> f32 {
         (self.shape.head_dim as f32).powf(-0.5)
     }
@@ -339,21 +268,6 @@ struct Head<'a> {
     attended: Matrix<'a>,
     slope: Matrix<'a>,
     log_sums: &'a [f32],
-}
-
-/// Puts one head's rows among those of all heads, from row `first` on.
-fn put_head(
-    all: &mut [f32],
-    of_head: &[f32],
-    first: usize,
-    head: usize,
-    heads: usize,
-    width: usize,
-) {
-    let rows = all[first * heads * width..].chunks_exact_mut(heads * width);
-    for (all, of_head) in rows.zip(of_head.chunks_exact(width)) {
-        all[head * width..(head + 1) * width].copy_from_slice(of_head);
-    }
 }
 
 /// Adds one head's rows to those of all heads, from row `first` on.

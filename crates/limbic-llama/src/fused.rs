@@ -3,24 +3,20 @@
 //! Taken on the backend flex where what is trained is in F32 and no adapter is a DoRA; frozen matrices may be in 16 bits.
 //! burn's operations, which run everywhere, are what it is tested against.
 
-use burn::backend::Flex;
-use burn::backend::flex::FlexTensor;
-use burn::module::{Param, ParamId};
-use burn::tensor::{DType, Device, Tensor, TensorData, bf16, f16};
-use limbic_kernels::{
-    Adapter, Block as Kernel, BlockGradients, BlockShape, Buffer, Kept, Linear, LinearGradients,
-    Norm, Rotary, Segment, Sequences, Stored,
-};
+use burn::tensor::{Device, Tensor, TensorData};
+use limbic_kernels::{Block as Kernel, BlockShape, Buffer, Kept, Rotary, Segment, Sequences};
 
-use crate::lora::with_dtype;
-use crate::norm::RmsNorm;
 use crate::rope::half_tables;
 use crate::tape::{Recompute, Slopes};
-use crate::{Block, Dropout, LlamaConfig, LoraLinear, Padding};
+use crate::{Block, Dropout, LlamaConfig, Padding};
 
 mod fill;
+mod host;
+mod numbers;
 
 pub(crate) use fill::fill;
+pub(crate) use host::{Host, HostMatrix};
+use numbers::{BlockNumbers, Rows};
 
 /// A stack of blocks in one pass.
 #[derive(Debug)]
@@ -47,272 +43,6 @@ pub(crate) struct Fused {
 struct Step {
     input: Buffer,
     kept: Option<Kept>,
-}
-
-/// A tensor's memory.
-#[derive(Debug)]
-pub(crate) struct Host(FlexTensor);
-
-/// The memory of a matrix, in any precision.
-#[derive(Debug)]
-pub(crate) struct HostMatrix(FlexTensor);
-
-/// A matrix `[out, in]` that products are taken with.
-#[derive(Debug)]
-struct WeightNumbers {
-    id: ParamId,
-    host: HostMatrix,
-    is_trained: bool,
-}
-
-/// A parameter.
-#[derive(Debug)]
-struct Numbers {
-    id: ParamId,
-    host: Host,
-    is_trained: bool,
-}
-
-#[derive(Debug)]
-struct BlockNumbers {
-    /// Before attention, before the SwiGLU layer.
-    norms: [NormNumbers; 2],
-    linears: [LinearNumbers; 7],
-}
-
-#[derive(Debug)]
-struct NormNumbers {
-    weight: Numbers,
-    epsilon: f32,
-}
-
-#[derive(Debug)]
-struct LinearNumbers {
-    weight: WeightNumbers,
-    bias: Option<Numbers>,
-    input: usize,
-    output: usize,
-    adapter: Option<AdapterNumbers>,
-}
-
-#[derive(Debug)]
-struct AdapterNumbers {
-    a: Numbers,
-    b: Numbers,
-    scale: f32,
-    dropout: f64,
-    site: String,
-}
-
-impl Host {
-    /// `None` for a tensor of another backend or precision.
-    pub(crate) fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
-        if tensor.dtype() != DType::F32 {
-            return None;
-        }
-        let plain = tensor.clone().without_autodiff();
-        let tensor = plain.try_into_primitive::<Flex>().ok()?;
-        // A stretch of a larger tensor is read where it lies: flex would copy it.
-        let is_whole = tensor.is_contiguous();
-        Some(Self(if is_whole {
-            tensor
-        } else {
-            tensor.to_contiguous()
-        }))
-    }
-
-    pub(crate) fn numbers(&self) -> &[f32] {
-        let layout = self.0.layout();
-        let start = layout.start_offset();
-        &self.0.storage::<f32>()[start..start + layout.num_elements()]
-    }
-}
-
-impl HostMatrix {
-    /// `None` for a tensor of another backend.
-    pub(crate) fn of(tensor: &Tensor<2>) -> Option<Self> {
-        let plain = tensor.clone().without_autodiff();
-        let tensor = plain.try_into_primitive::<Flex>().ok()?.to_contiguous();
-        let is_stored = matches!(tensor.dtype(), DType::F32 | DType::BF16 | DType::F16);
-        is_stored.then_some(Self(tensor))
-    }
-
-    pub(crate) fn stored(&self) -> Stored<'_> {
-        let whole = "a contiguous tensor is one slice";
-        match self.0.dtype() {
-            DType::F32 => Stored::F32(self.0.as_slice().expect(whole)),
-            DType::BF16 => Stored::Bf16(self.0.as_slice::<bf16>().expect(whole)),
-            _ => Stored::F16(self.0.as_slice::<f16>().expect(whole)),
-        }
-    }
-}
-
-impl WeightNumbers {
-    /// `None` for a matrix of another backend, and for a trained one in 16 bits.
-    fn of(parameter: &Param<Tensor<2>>) -> Option<Self> {
-        let value = parameter.val();
-        let is_trained = value.is_require_grad();
-        let host = HostMatrix::of(&value)?;
-        (!is_trained || value.dtype() == DType::F32).then_some(Self {
-            id: parameter.id,
-            host,
-            is_trained,
-        })
-    }
-}
-
-impl Numbers {
-    /// What is frozen and small may be in 16 bits: it is widened here.
-    fn of<const D: usize>(parameter: &Param<Tensor<D>>) -> Option<Self> {
-        let value = parameter.val();
-        let is_trained = value.is_require_grad();
-        let host = match is_trained {
-            true => Host::of(&value),
-            false => Host::of(&with_dtype(value, DType::F32)),
-        };
-        Some(Self {
-            id: parameter.id,
-            host: host?,
-            is_trained,
-        })
-    }
-
-    fn get(&self) -> &[f32] {
-        self.host.numbers()
-    }
-}
-
-impl NormNumbers {
-    fn of(norm: &RmsNorm) -> Option<Self> {
-        Some(Self {
-            weight: Numbers::of(&norm.weight)?,
-            epsilon: norm.epsilon() as f32,
-        })
-    }
-
-    fn kernel(&self) -> Norm<'_> {
-        Norm {
-            weight: self.weight.get(),
-            epsilon: self.epsilon,
-            is_trained: self.weight.is_trained,
-        }
-    }
-}
-
-impl LinearNumbers {
-    fn of(linear: &LoraLinear) -> Option<Self> {
-        let [output, input] = linear.weight.lazy_shape().dims();
-        let adapter = match linear.adapter() {
-            None => None,
-            Some(adapter) if adapter.magnitude.is_some() => return None,
-            Some(adapter) => Some(AdapterNumbers {
-                a: Numbers::of(adapter.a)?,
-                b: Numbers::of(adapter.b)?,
-                scale: adapter.scale as f32,
-                dropout: adapter.dropout,
-                site: adapter.site.to_string(),
-            }),
-        };
-        let bias = match &linear.bias {
-            None => None,
-            Some(bias) => Some(Numbers::of(bias)?),
-        };
-        Some(Self {
-            weight: WeightNumbers::of(&linear.weight)?,
-            bias,
-            input,
-            output,
-            adapter,
-        })
-    }
-
-    fn kernel<'a>(&'a self, mask: Option<&'a [f32]>) -> Linear<'a> {
-        Linear {
-            weight: self.weight.host.stored(),
-            bias: self.bias.as_ref().map(Numbers::get),
-            input: self.input,
-            output: self.output,
-            adapter: self.adapter.as_ref().map(|adapter| Adapter {
-                a: adapter.a.get(),
-                b: adapter.b.get(),
-                scale: adapter.scale,
-                mask,
-                is_trained: adapter.a.is_trained || adapter.b.is_trained,
-            }),
-            is_trained: self.weight.is_trained
-                || self.bias.as_ref().is_some_and(|bias| bias.is_trained),
-        }
-    }
-
-    /// Dropout's mask for the adapter's input at some rows, or at the first so many.
-    fn mask(&self, dropout: Dropout, rows: &Rows) -> Option<Buffer> {
-        let adapter = self.adapter.as_ref()?;
-        if !dropout.acts(adapter.dropout) {
-            return None;
-        }
-        let (probability, site, width) = (adapter.dropout, &adapter.site, self.input);
-        let count = match rows {
-            Rows::All(count) => *count,
-            Rows::Some(rows) => rows.len(),
-        };
-        let mut mask = Buffer::stale(count * width);
-        match rows {
-            Rows::All(count) => dropout.mask(probability, site, 0..*count, width, &mut mask),
-            Rows::Some(rows) => {
-                dropout.mask(probability, site, rows.iter().copied(), width, &mut mask);
-            }
-        }
-        Some(mask)
-    }
-
-    fn add(&self, gradients: LinearGradients, slopes: &mut Slopes, device: &Device) {
-        let LinearGradients { weight, bias, a, b } = gradients;
-        if self.weight.is_trained {
-            add(self.weight.id, weight, slopes, device);
-        }
-        let adapter = self.adapter.as_ref();
-        let of_adapter = adapter.map(|adapter| [(&adapter.a, a), (&adapter.b, b)]);
-        let small = self.bias.as_ref().map(|numbers| (numbers, bias));
-        for (numbers, slope) in small.into_iter().chain(of_adapter.into_iter().flatten()) {
-            if numbers.is_trained {
-                add(numbers.id, slope, slopes, device);
-            }
-        }
-    }
-}
-
-fn add(id: ParamId, slope: Option<Vec<f32>>, slopes: &mut Slopes, device: &Device) {
-    if let Some(slope) = slope {
-        let shape = [slope.len()];
-        slopes.add(id, Tensor::from_data(TensorData::new(slope, shape), device));
-    }
-}
-
-enum Rows<'a> {
-    All(usize),
-    Some(&'a [usize]),
-}
-
-impl BlockNumbers {
-    fn of(block: &Block) -> Option<Self> {
-        let mut linears = block.linears().map(LinearNumbers::of).into_iter();
-        let mut next = || linears.next().flatten();
-        Some(Self {
-            norms: [
-                NormNumbers::of(&block.input_layernorm)?,
-                NormNumbers::of(&block.post_attention_layernorm)?,
-            ],
-            linears: [
-                next()?,
-                next()?,
-                next()?,
-                next()?,
-                next()?,
-                next()?,
-                next()?,
-            ],
-        })
-    }
 }
 
 /// Whether tensors on `device` are in the host's memory, where whole blocks can run.
@@ -444,25 +174,12 @@ impl Fused {
                 let kept = kept.unwrap_or_else(|| block.again(&input));
                 block.backward(&input, kept, slope, wants_x)
             });
-            self.add(number, gradients, slopes);
+            self.blocks[number].add(gradients, slopes, &self.device);
             slope = at_input?;
         }
         let data = TensorData::new(slope.into_vec(), [self.sequences.rows(), self.width]);
         // As one row: the caller's shape is that of its embeddings.
         Some(Tensor::<2>::from_data(data, &self.device).unsqueeze())
-    }
-
-    fn add(&self, number: usize, gradients: BlockGradients, slopes: &mut Slopes) {
-        let block = &self.blocks[number];
-        let norms = [gradients.input_norm, gradients.post_norm];
-        for (norm, slope) in block.norms.iter().zip(norms) {
-            if norm.weight.is_trained {
-                add(norm.weight.id, slope, slopes, &self.device);
-            }
-        }
-        for (linear, of_linear) in block.linears.iter().zip(gradients.linears) {
-            linear.add(of_linear, slopes, &self.device);
-        }
     }
 
     /// Calls `work` with block `number`. Masks are drawn anew each time: they are functions of their key.

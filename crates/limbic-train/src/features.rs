@@ -5,16 +5,14 @@
 //! A clip whose media are damaged is quarantined with its reason, never swapped for another and never zeros; more
 //! of them than `data.max_bad` end the run. A clip that lacks a medium goes on without it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use burn::tensor::Device;
 use limbic_data::{Clip, Reason};
-use limbic_encoders::{Features, InputLength};
+use limbic_encoders::Features;
 use limbic_model::{ArtifactConfig, FusedConfig, InputConfig};
-use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::RunError;
@@ -22,6 +20,11 @@ use crate::feature_cache::{CacheReport, FeatureCache};
 use crate::perception::{FeatureKey, LateEncoder, Perception, Refusal};
 use crate::recipe::CacheRecipe;
 use crate::stored::{OnCall, Stored};
+
+mod all;
+mod lengths;
+
+use lengths::check_lengths;
 
 /// A clip with its features, one entry an input.
 #[derive(Debug, Clone)]
@@ -247,14 +250,7 @@ impl FeatureReader {
         }
         let of_input = |number: &usize| perceived[*number].clone();
         let features: Vec<Option<Stored>> = self.perception_of.iter().map(of_input).collect();
-        let mut inputs = self.inputs.iter().zip(&features);
-        let mut fusions = self.fusions.iter();
-        let checked = inputs
-            .try_for_each(|(input, features)| match features {
-                Some(features) => check_length(input, features.length()),
-                None => Ok(()),
-            })
-            .and_then(|()| fusions.try_for_each(|fused| self.check_fusion(fused, &features)));
+        let checked = check_lengths(&self.inputs, &self.fusions, &features);
         Ok(match checked {
             Err(refusal) => Err(quarantined(refusal)),
             Ok(()) => Ok(EncodedClip {
@@ -359,174 +355,8 @@ impl FeatureReader {
         self.room
             .fetch_add(bytes_of(length, dim), Ordering::Relaxed);
     }
-
-    /// Refuses sources that are together longer than a fusion takes.
-    fn check_fusion(
-        &self,
-        fused: &FusedConfig,
-        features: &[Option<Stored>],
-    ) -> Result<(), Refusal> {
-        let lengths = self
-            .inputs
-            .iter()
-            .zip(features)
-            .filter(|(input, _)| fused.sources.contains(&input.name))
-            .map(|(_, features)| Some(features.as_ref()?.length()));
-        // Without one of them there is no fusion.
-        let Some(length) = lengths.sum::<Option<usize>>() else {
-            return Ok(());
-        };
-        match fused.fusion.max_length() {
-            Some(longest) if length > longest => Err((
-                Reason::TooLong,
-                format!(
-                    "{length} features for fusion `{}`, which takes {longest} of all its sources together; \
-                     raise its `positions` or shorten the clip",
-                    fused.name
-                ),
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// Builds the encoders of what is missing, where a clip can be decoded at all. A clip a core is decoded in vain, and
-    /// so is each damaged one: encoders are large, and damaged clips alone are no reason to build one.
-    fn build_missing(
-        &self,
-        clips: &[Arc<Clip>],
-        looks: &[Vec<Look>],
-        stop: &AtomicBool,
-    ) -> anyhow::Result<()> {
-        for (number, perception) in self.perceptions.iter().enumerate() {
-            let needs = |(clip, looks): (&Arc<Clip>, &Vec<Look>)| {
-                matches!(looks[number], Look::Missing(_))
-                    && !stop.load(Ordering::Relaxed)
-                    && matches!(perception.decode(clip), Ok(Some(_)))
-            };
-            if self.encoders[perception.encoder].built().is_none()
-                && clips.par_iter().zip(looks).any(needs)
-            {
-                self.build(number)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Features of all `clips`, in their order, and the clips that are unusable. `progress` gets the number done; nothing
-    /// more is read once `stop` is set.
-    ///
-    /// # Errors
-    /// [`RunError::Stopped`]; [`RunError::Data`] when more than the share `max_bad` is unusable, with the first few reasons;
-    /// an encoder that cannot be built.
-    pub fn read_all(
-        self: &Arc<Self>,
-        clips: &[&Clip],
-        max_bad: f64,
-        progress: &(dyn Fn(usize) + Sync),
-        stop: &AtomicBool,
-    ) -> anyhow::Result<(Vec<EncodedClip>, Vec<Quarantined>)> {
-        let going_on = || match stop.load(Ordering::Relaxed) {
-            true => Err(RunError::Stopped),
-            false => Ok(()),
-        };
-        let shared: Vec<Arc<Clip>> = clips.iter().map(|clip| Arc::new((*clip).clone())).collect();
-        let looks: Vec<Vec<Look>> = shared
-            .par_iter()
-            .map(|clip| going_on().map(|()| self.look_up(clip)))
-            .collect::<Result<_, _>>()?;
-        self.build_missing(&shared, &looks, stop)?;
-        let done = AtomicUsize::new(0);
-        let complete = |clip: &Arc<Clip>, looks: Vec<Look>| {
-            going_on()?;
-            let result = self.complete(clip, looks)?;
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1);
-            anyhow::Ok(result)
-        };
-        // What an earlier clip misses too is made for that one, and then found.
-        let mut missed = HashSet::new();
-        let is_repeated: Vec<bool> = looks
-            .iter()
-            .map(|looks| {
-                let new = hashes_of_missing(looks).map(|hash| missed.insert(hash));
-                new.filter(|is_new| !is_new).count() > 0
-            })
-            .collect();
-        let firsts: Vec<Option<_>> = shared
-            .par_iter()
-            .zip(looks)
-            .zip(&is_repeated)
-            .map(|((clip, looks), repeated)| match repeated {
-                true => Ok(None),
-                false => complete(clip, looks).map(Some),
-            })
-            .collect::<anyhow::Result<_>>()?;
-        let results: Vec<_> = shared
-            .par_iter()
-            .zip(firsts)
-            .map(|(clip, first)| match first {
-                Some(result) => Ok(result),
-                None => complete(clip, self.look_up(clip)),
-            })
-            .collect::<anyhow::Result<_>>()?;
-        let (mut encoded, mut bad) = (Vec::new(), Vec::new());
-        for result in results {
-            match result {
-                Ok(clip) => encoded.push(clip),
-                Err(clip) => bad.push(clip),
-            }
-        }
-        if bad.len() as f64 > max_bad * clips.len() as f64 {
-            let shown: Vec<String> = bad
-                .iter()
-                .take(5)
-                .map(|clip| format!("  {} ({}): {}", clip.id, clip.reason, clip.detail))
-                .collect();
-            return Err(RunError::Data(format!(
-                "{} of {} clips are unusable, and a share of {max_bad} may be (`data.max_bad` of a recipe, `--max-bad` of eval); \
-                 repair or remove them, or raise it:\n{}",
-                bad.len(),
-                clips.len(),
-                shown.join("\n")
-            ))
-            .into());
-        }
-        Ok((encoded, bad))
-    }
-}
-
-/// Where in the cache the features would lie that a clip misses.
-fn hashes_of_missing(looks: &[Look]) -> impl Iterator<Item = String> {
-    looks.iter().filter_map(|look| match look {
-        Look::Found(_) => None,
-        Look::Missing(key) => key.as_ref()?.key.clone(),
-    })
 }
 
 fn bytes_of(length: usize, dim: usize) -> u64 {
     (length * dim * size_of::<f32>()) as u64
-}
-
-fn check_length(input: &InputConfig, got: usize) -> Result<(), Refusal> {
-    let Some(projector) = &input.projector else {
-        return Ok(());
-    };
-    let accepts = projector.accepts();
-    if accepts.allows(got) {
-        return Ok(());
-    }
-    let (reason, fix) = match accepts {
-        InputLength::AtMost(_) => (
-            Reason::TooLong,
-            "raise its `max_length` (or `positions`) or shorten the clip",
-        ),
-        _ => (
-            Reason::WrongLength,
-            "make projector, encoder and `frames` agree",
-        ),
-    };
-    let problem = format!(
-        "{got} features for input `{}`, whose projector takes {accepts}; {fix}",
-        input.name
-    );
-    Err((reason, problem))
 }
