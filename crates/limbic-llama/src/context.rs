@@ -6,12 +6,10 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use limbic_weights::CounterRng;
-use pulp::Arch;
 
 use crate::attention::QUERY_CHUNK;
 use crate::rope::Rotation;
-use crate::{LlamaConfig, LlamaError};
+use crate::{Dropout, LlamaConfig, LlamaError};
 
 /// Where the rows of a batch have slots that hold no position, and how many samples a row holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +28,6 @@ pub enum Padding {
     /// Nowhere: a single row holds samples of these lengths, one after the other. Each sees itself alone, and its
     /// positions count from its first slot. For training; not with a cache.
     Packed(Vec<usize>),
-}
-
-/// Which inputs of the adapters are dropped, as a function of a key.
-///
-/// The key stands for all that should change the draw (seed, step, micro-batch); the adapter's own name is mixed in.
-#[derive(Clone, Copy, Debug)]
-pub struct Dropout {
-    key: Option<CounterRng>,
 }
 
 impl Padding {
@@ -128,83 +118,6 @@ impl Padding {
         } else {
             Self::Left(pads)
         })
-    }
-}
-
-impl Dropout {
-    /// No dropout: evaluation and generation.
-    pub const OFF: Self = Self { key: None };
-
-    /// The dropout that `key` names. The same key gives the same masks on every device.
-    pub fn keyed(key: CounterRng) -> Self {
-        Self { key: Some(key) }
-    }
-
-    /// Whether [`apply`](Self::apply) would change anything.
-    pub(crate) fn acts(self, probability: f64) -> bool {
-        self.key.is_some() && probability > 0.0
-    }
-
-    /// Zeros x's elements with `probability` and scales the others up to the same expectation.
-    pub(crate) fn apply<const D: usize>(
-        self,
-        x: Tensor<D>,
-        probability: f64,
-        site: &str,
-    ) -> Tensor<D> {
-        let shape = x.dims();
-        let width = shape[D - 1];
-        if !self.acts(probability) {
-            return x;
-        }
-        let rows = 0..shape[..D - 1].iter().product();
-        let mut mask = vec![0.0; shape.iter().product()];
-        self.mask(probability, site, rows, width, &mut mask);
-        let mask = TensorData::new(mask, shape);
-        let device = x.device().without_autodiff();
-        x * Tensor::from_data(mask, &device)
-    }
-
-    /// What the elements of some rows are multiplied by, where dropout [acts](Self::acts).
-    ///
-    /// # Shapes
-    /// `mask` `[rows, width]`
-    pub(crate) fn mask(
-        self,
-        probability: f64,
-        site: &str,
-        rows: impl Iterator<Item = usize>,
-        width: usize,
-        mask: &mut [f32],
-    ) {
-        let key = self.key.expect("dropout that acts has a key");
-        let rng = key.site(site);
-        let threshold = (probability * f64::from(u32::MAX)) as u32;
-        let scale = (1.0 / (1.0 - probability)) as f32;
-        let keep = |bits: u32| if bits < threshold { 0.0 } else { scale };
-        for (row, mask) in rows.zip(mask.chunks_exact_mut(width)) {
-            // Two decisions per draw; a row may begin with the second.
-            let first = row * width;
-            let (begun, whole) = mask.split_at_mut(first % 2);
-            if let [element] = begun {
-                *element = keep((rng.bits(first as u64 / 2) >> 32) as u32);
-            }
-            let (pairs, last) = whole.as_chunks_mut::<2>();
-            let draw = first.div_ceil(2) as u64;
-            // Millions of draws a pass: in the widest instructions of the machine.
-            Arch::new().dispatch(
-                #[inline(always)]
-                || {
-                    for (index, pair) in pairs.iter_mut().enumerate() {
-                        let bits = rng.bits(draw + index as u64);
-                        *pair = [keep(bits as u32), keep((bits >> 32) as u32)];
-                    }
-                },
-            );
-            if let [element] = last {
-                *element = keep(rng.bits(draw + pairs.len() as u64) as u32);
-            }
-        }
     }
 }
 
@@ -353,31 +266,6 @@ fn hidden(is_hidden: bool) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dropout_keeps_the_expectation_and_repeats_itself() {
-        let ones = Tensor::<2>::ones([200, 301], &Device::flex());
-        let dropout = Dropout::keyed(CounterRng::new(3));
-        let draw = |site: &str| {
-            let dropped = dropout.apply(ones.clone(), 0.25, site);
-            dropped.into_data().try_into_vec::<f32>().unwrap()
-        };
-        let values = draw("a");
-        assert!(
-            values
-                .iter()
-                .all(|v| *v == 0.0 || (*v - 4.0 / 3.0).abs() < 1e-6)
-        );
-        let mean = values.iter().sum::<f32>() / values.len() as f32;
-        assert!((mean - 1.0).abs() < 0.01, "{mean}");
-        assert_eq!(values, draw("a"));
-        assert_ne!(values, draw("b"));
-        // Of some rows, of a width that is odd: as those rows have it.
-        let mut some = vec![9.0; 3 * 301];
-        dropout.mask(0.25, "a", [3usize, 4, 150].into_iter(), 301, &mut some);
-        let wanted = [3, 4, 150].map(|row| values[row * 301..][..301].to_vec());
-        assert_eq!(some, wanted.concat());
-    }
 
     #[test]
     fn a_mask_tells_where_rows_begin() {

@@ -20,6 +20,7 @@ mod block;
 mod cache;
 mod config;
 mod context;
+mod dropout;
 mod error;
 mod file;
 #[cfg(feature = "flex")]
@@ -56,7 +57,8 @@ pub use attention::Attention;
 pub use block::{Block, SwiGlu};
 pub use cache::{KvCache, LayerCache};
 pub use config::{Architecture, LlamaConfig};
-pub use context::{Context, Dropout, Padding};
+pub use context::{Context, Padding};
+pub use dropout::Dropout;
 pub use error::LlamaError;
 pub use fused::{free_idle_memory, is_cpu};
 pub use generate::{End, Generation, Prefilled, Prompt, generate};

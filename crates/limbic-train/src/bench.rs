@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::batching::Shards;
 use crate::dataset::{Drawn, Sample};
 use crate::features::EncodedClip;
-use crate::optimizer::{AdamW, clip, global_norm};
+use crate::optimizer::{AdamW, clip};
 use crate::replicas::{Replicas, StepGradient};
 use crate::terms::{LossMeans, Term};
 use crate::{Batching, Calibration, LossRecipe, Objectives, RunError, Stored, TrainRecipe};
@@ -235,14 +235,7 @@ impl StepBench {
         let drawn: Vec<Drawn> = drawn.collect();
         let shards = Shards::cut(drawn, self.recipe.shards, self.recipe.batching);
         let dropout = CounterRng::new(SEED).site("dropout").index(self.step);
-        let StepGradient {
-            gradient,
-            took_part,
-            sums,
-            divisors,
-            positions,
-            slots,
-        } = self.replicas.gradient(
+        let found = self.replicas.gradient(
             &self.trainables,
             &self.values,
             &shards,
@@ -250,7 +243,15 @@ impl StepBench {
             self.step,
             dropout,
         );
-        let norm = global_norm(&gradient);
+        let (sums, norm) = found.read();
+        let StepGradient {
+            gradient,
+            took_part,
+            divisors,
+            positions,
+            slots,
+            ..
+        } = found;
         let weights = self.objectives.weights(self.step);
         let loss = LossMeans::new(self.objectives.active(), &sums, &divisors, &weights).total;
         anyhow::ensure!(

@@ -69,7 +69,7 @@ pub use log::Say;
 pub use loss::{cross_entropy_sum, weighted_cross_entropy_sum};
 pub use loss_recipe::{CountedWeights, LabelWeights, LossRecipe, ValenceRecipe, Weight};
 pub use objectives::Objectives;
-pub use optimizer::{AdamW, clip, global_norm, schedule};
+pub use optimizer::{AdamW, clip, schedule};
 pub use plan::{Calibration, Plan};
 pub use precision::FrozenPrecision;
 pub use reading::read_recipe;

@@ -5,28 +5,27 @@
 //! shards' gradients is the gradient of the step's mean, however the step is cut.
 
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::gathered::{Pull, valence_sum};
 use crate::objectives::Objectives;
 use crate::shard::Reading;
-use crate::terms::{LossSums, PerTerm, Term};
+use crate::terms::{PerTerm, Term};
 
 /// Sums that may still be on their way: reading them waits for the device.
+#[derive(Clone)]
 pub(crate) struct PendingSums(Vec<(Term, Tensor<1>)>);
 
 impl PendingSums {
-    /// The sums, in one transfer.
-    pub(crate) fn read(self) -> LossSums {
-        let mut sums = LossSums::default();
-        let (terms, values): (Vec<Term>, Vec<Tensor<1>>) = self.0.into_iter().unzip();
-        if !values.is_empty() {
-            let values = Tensor::cat(values, 0).into_data();
-            for (term, value) in terms.into_iter().zip(values.iter::<f32>()) {
-                sums[term] = f64::from(value);
-            }
-        }
-        sums
+    /// The same, where shards' results are put together.
+    pub(crate) fn to_device(self, home: &Device) -> Self {
+        let moved = |(term, sum): (Term, Tensor<1>)| (term, sum.to_device(home));
+        Self(self.0.into_iter().map(moved).collect())
+    }
+
+    /// The term and the value of each.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Term, Tensor<1>)> {
+        self.0.iter().cloned()
     }
 }
 
@@ -134,7 +133,6 @@ pub(crate) fn value(sum: &Tensor<1>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Device;
 
     #[test]
     fn cross_entropy_is_torchs() {

@@ -11,8 +11,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::batching::Shards;
 use crate::gathered::{Gathered, Pull};
-use crate::loss::joint_loss;
+use crate::loss::{PendingSums, joint_loss};
 use crate::objectives::{MaskKey, Objectives};
+use crate::optimizer::sums_of_squares;
 use crate::plan::Plan;
 use crate::reduce::tree_sum;
 use crate::shard::ShardBatch;
@@ -78,14 +79,31 @@ pub struct StepGradient {
     pub gradient: Tensor<1>,
     /// Which parameters took part in the loss of any shard, in the order of [`Trainables::parameters`].
     pub took_part: Vec<bool>,
-    /// Sums over all shards.
-    pub sums: LossSums,
+    /// Sums over the losses that look at all shards at once, and those of each shard.
+    sums: (LossSums, Vec<PendingSums>),
     /// What they were divided by.
     pub divisors: Divisors,
     /// Positions processed, padding left out.
     pub positions: usize,
     /// Positions processed, padding included.
     pub slots: usize,
+}
+
+impl StepGradient {
+    /// The losses' sums over all shards and the Euclidean norm of the gradient, in the one transfer from the device that
+    /// a step makes: each waits for all that the device has to do.
+    pub fn read(&self) -> (LossSums, f64) {
+        let (mut sums, shards) = self.sums.clone();
+        let (terms, values): (Vec<Term>, Vec<Tensor<1>>) =
+            shards.iter().flat_map(PendingSums::iter).unzip();
+        let squares = sums_of_squares(&self.gradient);
+        let values = Tensor::cat(values.into_iter().chain([squares]).collect(), 0).into_data();
+        let mut values = values.iter::<f64>();
+        for (term, value) in terms.iter().zip(values.by_ref()) {
+            sums[*term] += value;
+        }
+        (sums, values.sum::<f64>().sqrt())
+    }
 }
 
 impl Replicas {
@@ -178,7 +196,7 @@ impl Replicas {
                 .map(|objective| trainables.gradients(&model, &tape.backward(objective)));
             (
                 gradient,
-                sums.read(),
+                sums.to_device(&home),
                 batch.num_positions(),
                 batch.num_slots(),
             )
@@ -186,12 +204,12 @@ impl Replicas {
         let count = shards.shards.len();
         let per_shard = self.run(count, job);
 
-        let mut sums = pulls.map_or_else(LossSums::default, |(_, sums)| sums);
+        let mut sums = Vec::with_capacity(count);
         let (mut positions, mut slots) = (0, 0);
         let mut leaves = Vec::with_capacity(count);
         let mut took_part = vec![false; trainables.num_parameters()];
         for (gradient, shard, of_shard, with_padding) in per_shard {
-            sums += shard;
+            sums.push(shard);
             positions += of_shard;
             slots += with_padding;
             leaves.push(match gradient {
@@ -207,7 +225,7 @@ impl Replicas {
         StepGradient {
             gradient: tree_sum(leaves).expect("a step has at least one shard"),
             took_part,
-            sums,
+            sums: (pulls.map_or_else(LossSums::default, |(_, sums)| sums), sums),
             divisors: step.divisors,
             positions,
             slots,

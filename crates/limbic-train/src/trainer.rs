@@ -17,7 +17,7 @@ use crate::checkpoint::{Best, Checkpoint, Checkpoints, Progress};
 use crate::dataset::hold_drawn;
 use crate::evaluate::{Evaluation, Evaluator};
 use crate::log::{Logger, Say, StepRecord};
-use crate::optimizer::{AdamW, clip, global_norm, schedule};
+use crate::optimizer::{AdamW, clip, schedule};
 use crate::plan::Calibration;
 use crate::replicas::{Replicas, StepGradient};
 use crate::run_dir::{RunFile, RunResult};
@@ -193,14 +193,7 @@ impl<'a> Trainer<'a> {
         let dropout = CounterRng::new(recipe.seed).site("dropout").index(step);
         let objectives = &self.setup.objectives;
         let began = Instant::now();
-        let StepGradient {
-            gradient,
-            took_part,
-            sums,
-            divisors,
-            positions,
-            slots,
-        } = self.replicas.gradient(
+        let found = self.replicas.gradient(
             &self.setup.trainables,
             &self.values,
             shards,
@@ -208,6 +201,15 @@ impl<'a> Trainer<'a> {
             step,
             dropout,
         );
+        let (sums, norm) = found.read();
+        let StepGradient {
+            gradient,
+            took_part,
+            divisors,
+            positions,
+            slots,
+            ..
+        } = found;
         if let Some(calibration) = &mut self.calibration {
             let before = calibration.plan();
             let found = calibration.record(slots as f64 / began.elapsed().as_secs_f64());
@@ -221,7 +223,6 @@ impl<'a> Trainer<'a> {
             }
         }
 
-        let norm = global_norm(&gradient);
         let weights = objectives.weights(step);
         let loss = LossMeans::new(objectives.active(), &sums, &divisors, &weights);
         let rate = schedule(&recipe.train, step);
