@@ -7,11 +7,8 @@
 #
 # Variables are those of vs_peer.sh; unless they are set, ROUNDS is 1 and PEER_DTYPES is float32.
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
-peer_python="${PEER_PYTHON:-python3}"
-limbic="${LIMBIC:-$root/target/release/limbic}"
-threads="${THREADS:-$(nproc)}"
-lines="${LINES:-$(mktemp)}"
+PEER_DTYPES="${PEER_DTYPES:-float32}"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 declare -A values=(
     [seq]="128 256 512 1024"
@@ -32,15 +29,7 @@ for number in "${chosen[@]}"; do
     fi
 done
 
-if ! "$peer_python" -c "import torch, transformers, peft" 2>/dev/null; then
-    echo "$peer_python has no torch, transformers and peft; see the top of vs_peer.sh" >&2
-    exit 2
-fi
-if [ ! -x "$limbic" ]; then
-    echo "$limbic is not there; cargo build --release" >&2
-    exit 2
-fi
-: >"$lines"
+start
 
 # The base's value of a flag gives way to the one that is varied.
 with() {
@@ -51,21 +40,13 @@ with() {
     done
 }
 
-common=(--steps "${STEPS:-6}" --warmup 2 --threads "$threads")
 for ((round = 0; round < ${ROUNDS:-1}; round++)); do
     for number in "${chosen[@]}"; do
         for value in ${values[$number]}; do
             with "$number" "$value"
-            label="{\"who\": \"WHO\", \"name\": \"$number\", \"value\": $value, "
-            echo "bench: $number $value" >&2
-            # shellcheck disable=SC2086
-            "$limbic" bench step "${flags[@]}" "${common[@]}" ${LIMBIC_FLAGS:-} |
-                sed "s/^{/${label/WHO/limbic}/" >>"$lines"
-            for dtype in ${PEER_DTYPES:-float32}; do
-                "$peer_python" "$root/scripts/bench/peer_step.py" "${flags[@]}" "${common[@]}" --dtype "$dtype" |
-                    sed "s/^{/${label/WHO/$dtype}/" >>"$lines"
-            done
+            run "\"name\": \"$number\", \"value\": $value" "${flags[@]}"
         done
     done
 done
-"$peer_python" "$root/scripts/bench/report.py" "$lines"
+
+report

@@ -18,11 +18,8 @@
 # LIMBIC_FLAGS      more flags for it, for example "--shards 2"
 # LINES             a file for all JSON lines, emptied first; by default they are thrown away
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
-peer_python="${PEER_PYTHON:-python3}"
-limbic="${LIMBIC:-$root/target/release/limbic}"
-threads="${THREADS:-$(nproc)}"
-lines="${LINES:-$(mktemp)}"
+PEER_DTYPES="${PEER_DTYPES:-float32 bfloat16}"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 declare -A shapes=(
     [S]="--dim 512 --layers 8 --heads 8 --kv-heads 8 --ffn 1376 --vocab 32000 --batch 4 --seq 340 --answer 12"
@@ -45,39 +42,13 @@ for name in "${chosen[@]}"; do
         exit 2
     fi
 done
-if ! "$peer_python" -c "import torch, transformers, peft" 2>/dev/null; then
-    echo "$peer_python has no torch, transformers and peft; see the top of this script" >&2
-    exit 2
-fi
-if [ ! -x "$limbic" ]; then
-    echo "$limbic is not there; cargo build --release" >&2
-    exit 2
-fi
-
-: >"$lines"
-
-# run WHO SHAPE-NAME FLAGS...: one JSON line, with who and which beside it
-run() {
-    local who="$1" name="$2"
-    shift 2
-    local common=(--steps "${STEPS:-6}" --warmup 2 --threads "$threads")
-    echo "bench: $name, $who" >&2
-    if [ "$who" = limbic ]; then
-        # shellcheck disable=SC2086
-        "$limbic" bench step "$@" "${common[@]}" ${LIMBIC_FLAGS:-}
-    else
-        "$peer_python" "$root/scripts/bench/peer_step.py" "$@" "${common[@]}" --dtype "$who"
-    fi | sed "s/^{/{\"who\": \"$who\", \"name\": \"$name\", /" >>"$lines"
-}
+start
 
 for ((round = 0; round < ${ROUNDS:-3}; round++)); do
     for name in "${chosen[@]}"; do
         read -ra flags <<<"${shapes[$name]}"
-        run limbic "$name" "${flags[@]}"
-        for dtype in ${PEER_DTYPES:-float32 bfloat16}; do
-            run "$dtype" "$name" "${flags[@]}"
-        done
+        run "\"name\": \"$name\"" "${flags[@]}"
     done
 done
 
-"$peer_python" "$root/scripts/bench/report.py" "$lines"
+report
