@@ -77,8 +77,8 @@ fn gradients_do_not_depend_on_the_number_of_devices() {
             let (many, other) = case.gradient(first, 4, devices);
             assert_eq!(bits, other, "{devices} devices");
             assert_eq!(
-                (one.sums, one.divisors, one.positions),
-                (many.sums, many.divisors, many.positions)
+                (one.read().0, one.divisors, one.positions),
+                (many.read().0, many.divisors, many.positions)
             );
         }
     }
@@ -94,7 +94,7 @@ fn gradients_do_not_depend_on_the_cut_but_for_rounding() {
             let (cut, got) = case.gradient(0, shards, 2);
             assert_eq!(cut.divisors, whole.divisors);
             for term in Term::ALL {
-                let (got, wanted) = (cut.sums[term], whole.sums[term]);
+                let (got, wanted) = (cut.read().0[term], whole.read().0[term]);
                 assert!((got - wanted).abs() < 1e-4, "{term:?}: {got} {wanted}");
             }
             let distance = got
@@ -136,7 +136,7 @@ fn gathered_gradients_are_those_of_finite_differences() {
     let loss = |values: &[f32]| {
         let got = step(&Tensor::from_data(values, &device()));
         let weights = objectives.weights(4);
-        LossMeans::new(objectives.active(), &got.sums, &got.divisors, &weights).total
+        LossMeans::new(objectives.active(), &got.read().0, &got.divisors, &weights).total
     };
     let host = |tensor: Tensor<1>| -> Vec<f32> { tensor.into_data().try_into_vec().unwrap() };
     let gradient = host(step(&values).gradient);
@@ -193,7 +193,7 @@ fn packed_shards_give_the_gradients_of_padded_ones() {
             assert_eq!(of_packed.positions, of_padded.positions);
             assert!(of_packed.slots < of_padded.slots);
             for term in Term::ALL {
-                let (got, wanted) = (of_packed.sums[term], of_padded.sums[term]);
+                let (got, wanted) = (of_packed.read().0[term], of_padded.read().0[term]);
                 assert!(
                     (got - wanted).abs() < 1e-6 * wanted.abs().max(1.0),
                     "{term:?}"
