@@ -106,19 +106,22 @@ class CounterRng:
 
 
 class LimbicDropout(torch.nn.Module):
-    """Dropout with the mask that limbic draws for the layer of this name: two decisions of 32 bits per draw."""
+    """Dropout with the mask that limbic draws for the layer of this name (crates/limbic-llama/src/dropout.rs)."""
 
     def __init__(self, name, probability):
         super().__init__()
-        self.rng = CounterRng.seeded(DROPOUT_SEED).site(name)
+        key = CounterRng.seeded(DROPOUT_SEED).site(name).bits(0)
+        self.keys = key & 0xFFFFFFFF, key >> 32
         self.probability = probability
 
     def forward(self, x):
-        draws = [self.rng.bits(i) for i in range((x.numel() + 1) // 2)]
-        bits = [half for draw in draws for half in (draw & 0xFFFFFFFF, draw >> 32)][: x.numel()]
-        threshold = int(self.probability * 0xFFFFFFFF)
-        keep = numpy.array([0.0 if b < threshold else 1 / (1 - self.probability) for b in bits], dtype=numpy.float32)
-        return x * torch.from_numpy(keep).reshape(x.shape)
+        bits = numpy.arange(x.numel(), dtype=numpy.uint64) ^ self.keys[0]
+        bits = ((bits ^ (bits >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+        bits = ((bits ^ (bits >> 15) ^ self.keys[1]) * 0x846CA68B) & 0xFFFFFFFF
+        bits = (bits ^ (bits >> 16)) >> 1
+        kept = bits >= int(self.probability * 2**31)
+        mask = torch.from_numpy(kept.astype(numpy.float32) / numpy.float32(1 - self.probability))
+        return x * mask.reshape(x.shape)
 
 
 def randomise(model, seed):
