@@ -18,7 +18,7 @@ pub(crate) struct PendingSums(Vec<(Term, Tensor<1>)>);
 
 impl PendingSums {
     /// The same, where shards' results are put together.
-    pub(crate) fn to_device(self, home: &Device) -> Self {
+    pub(crate) fn moved_to(self, home: &Device) -> Self {
         let moved = |(term, sum): (Term, Tensor<1>)| (term, sum.to_device(home));
         Self(self.0.into_iter().map(moved).collect())
     }

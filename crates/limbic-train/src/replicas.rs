@@ -196,7 +196,7 @@ impl Replicas {
                 .map(|objective| trainables.gradients(&model, &tape.backward(objective)));
             (
                 gradient,
-                sums.to_device(&home),
+                sums.moved_to(&home),
                 batch.num_positions(),
                 batch.num_slots(),
             )
