@@ -312,7 +312,7 @@ fn large(workplace: &Workplace, layers: usize) {
     .unwrap();
     let mut mm = read_json(&from.join("mm/mm_config.json"));
     let sha256 = limbic_llama::decoder_digest(&base).unwrap();
-    mm["decoder"] = json!({ "base": { "path": "../large", "sha256": sha256 } });
+    mm["decoder"] = json!({ "base": { "path": "../large", "tensors_sha256": sha256 } });
     fs::write(artifact.join("mm/mm_config.json"), mm.to_string()).unwrap();
     let mut peft = read_json(&from.join("llm_adapter/adapter_config.json"));
     peft["target_modules"] = json!(["down_proj"]);

@@ -252,6 +252,12 @@ fn eval_prints_one_object() {
     }
 }
 
+/// Where the prompts of stage 2 have their first medium.
+fn placeholder(workplace: &Workplace) -> String {
+    let config = json(&workplace.path("runs/stage2/final/mm/mm_config.json"));
+    config["inputs"][0]["placeholder"].as_str().unwrap().into()
+}
+
 #[test]
 fn infer_answers_about_a_clip() {
     let workplace = trained();
@@ -311,6 +317,30 @@ fn infer_answers_about_a_clip() {
     workplace
         .run(&["infer", "stage2", "--clip", "nowhere.mp4"])
         .failed(3, &["nowhere.mp4"]);
+    let long = "What is heard? ".repeat(2000);
+    let spelt = format!("Who is in {}?", placeholder(workplace));
+    for (flag, value, told) in [
+        ("--question", "", ["--question", "wanted words"]),
+        ("--question", " ", ["--question", "wanted words"]),
+        (
+            "--question",
+            &long,
+            ["--question", "shorten it by at least"],
+        ),
+        ("--question", &spelt, ["--question", "take it out"]),
+        ("--top-p", "0", ["--top-p", "above 0"]),
+        ("--top-p", "NaN", ["--top-p", "above 0"]),
+        ("--top-p", "1.5", ["--top-p", "above 0"]),
+        (
+            "--temperature",
+            "inf",
+            ["--temperature", "number of at least 0"],
+        ),
+    ] {
+        workplace
+            .run(&["infer", "stage2", "--clip", clip, flag, value])
+            .failed(2, &told);
+    }
     // Stage 1 learnt captions, not labels.
     workplace
         .run(&["infer", "stage1", "--clip", clip])

@@ -172,7 +172,7 @@ pub(crate) struct InferArgs {
     #[arg(long, default_value_t = 0.0, value_parser = temperature)]
     pub(crate) temperature: f64,
     /// Draw from the likeliest words that hold this much probability together
-    #[arg(long, default_value_t = 1.0, value_parser = share)]
+    #[arg(long, default_value_t = 1.0, value_parser = nucleus)]
     pub(crate) top_p: f64,
     /// Names the draws
     #[arg(long, default_value_t = 0)]
@@ -312,4 +312,15 @@ fn share(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|share| (0.0..=1.0).contains(share))
         .ok_or_else(|| "wanted a share from 0 to 1".to_string())
+}
+
+/// The share of probability that words are drawn from: of none, nothing can be drawn.
+fn nucleus(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|share: &f64| *share > 0.0 && *share <= 1.0)
+        .ok_or_else(|| {
+            "wanted a share above 0 and at most 1; 1 draws from all words, and `--temperature 0` takes the likeliest"
+                .to_string()
+        })
 }

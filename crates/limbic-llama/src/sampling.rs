@@ -27,16 +27,20 @@ impl Sampling {
         seed: 0,
     };
 
-    pub(crate) fn validate(&self) -> Result<(), LlamaError> {
+    /// Refuses settings that nothing can be drawn with.
+    ///
+    /// # Errors
+    /// A temperature below 0 or without end, a share of probability that is not above 0 and at most 1.
+    pub fn validate(&self) -> Result<(), LlamaError> {
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             return Err(LlamaError::Sampling(format!(
-                "`temperature` is {}, wanted 0 (greedy) or a positive number",
+                "`temperature` is {}, wanted 0 (greedy) or a positive number that is finite",
                 self.temperature
             )));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return Err(LlamaError::Sampling(format!(
-                "`top_p` is {}, wanted more than 0 and at most 1",
+                "`top_p` is {}, wanted more than 0 and at most 1 (1 draws from all tokens)",
                 self.top_p
             )));
         }

@@ -40,8 +40,9 @@ pub enum DecoderSource {
     Base {
         /// The folder, relative to the artifact where both lie below one directory.
         path: PathBuf,
-        /// SHA-256 over its tensors.
-        sha256: String,
+        /// SHA-256 over its tensors, taken as [`limbic_weights::TensorDigest`] does. The name tells the way: taken in
+        /// another one, it needs another name.
+        tensors_sha256: String,
     },
 }
 
@@ -84,6 +85,20 @@ pub struct ArtifactConfig {
 
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+/// What is wrong with a `mm_config.json` that names its decoder by the digest that was taken before `tensors_sha256`: that
+/// the two differ would say nothing about the decoder.
+fn earlier_digest(text: &str) -> Option<String> {
+    let config: serde_json::Value = serde_json::from_str(text).ok()?;
+    let base = config.pointer("/decoder/base")?;
+    let is_earlier = base.get("sha256").is_some() && base.get("tensors_sha256").is_none();
+    is_earlier.then(|| {
+        "`decoder.base` holds `sha256`, wanted `tensors_sha256`: an earlier limbic wrote it and took the digest of the \
+         decoder's tensors in another way, so this one cannot check that the decoder is the one that was trained on; \
+         train again with this limbic (`limbic train RECIPE --restart`), or go on using the limbic that wrote it"
+            .to_string()
+    })
 }
 
 /// The version this program writes.
@@ -134,8 +149,10 @@ impl ArtifactConfig {
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join(MM_CONFIG);
         let text = fs::read_to_string(&path).map_err(ModelError::io(&path))?;
-        let config: Self = serde_json::from_str(&text)
-            .map_err(|error| ModelError::directory(&path, error.to_string()))?;
+        let config: Self = serde_json::from_str(&text).map_err(|error| {
+            let earlier = earlier_digest(&text);
+            ModelError::directory(&path, earlier.unwrap_or_else(|| error.to_string()))
+        })?;
         if config.format != FORMAT {
             return Err(ModelError::directory(
                 &path,
@@ -190,17 +207,17 @@ impl ArtifactConfig {
         decoder: &Path,
         digest: impl FnOnce() -> Result<String, ModelError>,
     ) -> Result<(), ModelError> {
-        let DecoderSource::Base { sha256, .. } = &self.decoder else {
+        let DecoderSource::Base { tensors_sha256, .. } = &self.decoder else {
             return Ok(());
         };
         let got = digest()?;
-        if got == *sha256 {
+        if got == *tensors_sha256 {
             return Ok(());
         }
         Err(ModelError::directory(
             decoder,
             format!(
-                "the decoder's tensors hash to {got}, but {} was trained on {sha256}; \
+                "the decoder's tensors hash to {got}, but {} was trained on {tensors_sha256}; \
                  put the original decoder back or train again",
                 folder.display()
             ),

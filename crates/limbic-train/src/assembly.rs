@@ -297,6 +297,6 @@ fn check_parts(
 pub(crate) fn base(folder: &Path, device: &Device) -> anyhow::Result<DecoderSource> {
     Ok(DecoderSource::Base {
         path: folder.to_path_buf(),
-        sha256: decoder_hash(folder, device)?,
+        tensors_sha256: decoder_hash(folder, device)?,
     })
 }

@@ -130,7 +130,7 @@ mod tests {
     fn an_artifact_outside_a_run_is_held_as_suits_what_it_is() {
         let base = DecoderSource::Base {
             path: "decoder".into(),
-            sha256: String::new(),
+            tensors_sha256: String::new(),
         };
         let precision = |decoder: &DecoderSource| {
             finished_precision(None, decoder, &[Device::flex()], Precision::Bf16).unwrap()

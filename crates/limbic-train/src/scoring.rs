@@ -13,7 +13,8 @@ use limbic_model::{Artifact, ArtifactConfig};
 use limbic_weights::Precision;
 use serde::Serialize;
 
-use crate::dataset::{Dataset, Drawn, Dropped, Questions};
+use crate::blueprint::at_fault;
+use crate::dataset::{Dataset, Drawn, Dropped, Questions, Sample};
 use crate::evaluate::{Evaluator, Prediction, Scored};
 use crate::features::{EncodedClip, FeatureReader, Quarantined};
 use crate::log::Say;
@@ -242,7 +243,8 @@ impl Model {
     /// The decoder reads the clip once for all of them.
     ///
     /// # Errors
-    /// Unreadable media, or none that the model perceives; questions to a model without words.
+    /// Unreadable media, or none that the model perceives; questions that are empty, name a place of media or do not fit
+    /// into the decoder, or that a model without words is asked; sampling settings out of range.
     pub fn ask(
         &self,
         clip: &Clip,
@@ -250,6 +252,12 @@ impl Model {
         sampling: &Sampling,
     ) -> anyhow::Result<ClipAnswer> {
         let config = &self.artifact.config;
+        sampling.validate().map_err(at_fault)?;
+        if let Some(empty) = questions.iter().find(|it| it.trim().is_empty()) {
+            return Err(RunError::recipe(format!(
+                "a question (--question) is {empty:?}, wanted words; ask something, or leave it out"
+            )));
+        }
         if config.mute && !questions.is_empty() {
             return Err(RunError::recipe(format!(
                 "{} answers by its heads alone and has no words for --question; ask without it",
@@ -312,12 +320,12 @@ impl Model {
         let tasks = [Task::Emotion]
             .into_iter()
             .chain(can_reason.then_some(Task::Reason));
-        let asked = tasks.map(|task| dataset.ask(sample, task, false)).chain(
-            questions
-                .iter()
-                .map(|question| dataset.ask_freely(sample, question)),
-        );
-        let asked: Vec<Drawn> = asked.collect::<anyhow::Result<_>>()?;
+        let mut asked: Vec<Drawn> = tasks
+            .map(|task| dataset.ask(sample, task, false))
+            .collect::<anyhow::Result<_>>()?;
+        for question in questions {
+            asked.push(self.ask_freely(&dataset, sample, question)?);
+        }
         // The noise is the clip's, whatever else is asked about it.
         let ids = vec![0; asked.len()];
         let mut predictions = evaluator.answer(&dataset, &asked, &ids)?.into_iter();
@@ -338,6 +346,38 @@ impl Model {
             answers: answers.collect(),
             absent,
         })
+    }
+
+    /// A question in words of one's own. All that can be wrong with it is the question: the clip was accepted before.
+    fn ask_freely<'a>(
+        &self,
+        dataset: &'a Dataset,
+        sample: &'a Sample,
+        question: &str,
+    ) -> anyhow::Result<Drawn<'a>> {
+        let refused = |problem: String| {
+            const SHOWN: usize = 60;
+            let mut shown: String = question.chars().take(SHOWN).collect();
+            if shown.len() < question.len() {
+                shown.push('…');
+            }
+            RunError::recipe(format!("the question (--question) {shown:?}: {problem}"))
+        };
+        let drawn = dataset
+            .ask_freely(sample, question)
+            .map_err(|error| refused(format!("{error:#}")))?;
+        let length = drawn.compiled.prompt_length();
+        let room = self.settings.max_new_tokens;
+        let positions = self.artifact.model.llama.config().max_position_embeddings;
+        if length + room > positions {
+            return Err(refused(format!(
+                "with the clip it takes {length} positions, and {room} more are kept for the answer \
+                 (`evaluation.max_new_tokens` of the run), wanted at most the decoder's {positions} together; \
+                 shorten it by at least {} tokens",
+                length + room - positions
+            )));
+        }
+        Ok(drawn)
     }
 
     /// What went wrong with the feature cache since this was last called, in words.

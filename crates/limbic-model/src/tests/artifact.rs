@@ -25,12 +25,12 @@ fn logits(fixture: &Fixture, artifact: &Artifact) -> (Vec<f32>, Vec<f32>) {
 fn tuned(root: &Path) -> (Fixture, PathBuf) {
     let base = Fixture::new(1);
     write(&base.artifact, &root.join("base"));
-    let sha256 = Weights::collect(&base.artifact.model.llama).sha256();
+    let tensors_sha256 = Weights::collect(&base.artifact.model.llama).sha256();
     let mut fixture = base.with_lora();
     fixture.artifact.decoder = root.join("base/llm");
     fixture.artifact.config.decoder = DecoderSource::Base {
         path: root.join("base/llm"),
-        sha256,
+        tensors_sha256,
     };
     let folder = root.join("runs/tuned");
     std::fs::create_dir_all(root.join("runs")).unwrap();
@@ -83,7 +83,7 @@ fn adapters_name_their_decoder_and_move_with_it() {
 fn another_decoder_is_refused_with_both_hashes() {
     let root = tempfile::tempdir().unwrap();
     let (fixture, folder) = tuned(root.path());
-    let DecoderSource::Base { sha256, .. } = &fixture.artifact.config.decoder else {
+    let DecoderSource::Base { tensors_sha256, .. } = &fixture.artifact.config.decoder else {
         unreachable!()
     };
     let other = Fixture::new(2).artifact.model.llama;
@@ -95,9 +95,45 @@ fn another_decoder_is_refused_with_both_hashes() {
         .unwrap_err()
         .to_string();
     assert!(
-        message.contains(sha256) && message.contains(&Weights::collect(&other).sha256()),
+        message.contains(tensors_sha256) && message.contains(&Weights::collect(&other).sha256()),
         "{message}"
     );
+}
+
+#[test]
+fn a_digest_of_an_earlier_version_is_no_other_decoder() {
+    let root = tempfile::tempdir().unwrap();
+    let (_, folder) = tuned(root.path());
+    // Written again as a whole, since every file is hashed in `MANIFEST.json`.
+    let earlier = root.path().join("runs/earlier");
+    write_directory(&earlier, |copy| -> Result<(), ModelError> {
+        for file in [
+            "llm_adapter/adapter_config.json",
+            "llm_adapter/adapter_model.safetensors",
+            "mm/mm_config.json",
+            "mm/projector.safetensors",
+        ] {
+            std::fs::create_dir_all(copy.join(file).parent().unwrap()).unwrap();
+            std::fs::copy(folder.join(file), copy.join(file)).unwrap();
+        }
+        let config = copy.join("mm/mm_config.json");
+        let text = std::fs::read_to_string(&config).unwrap();
+        assert!(text.contains("\"tensors_sha256\""), "{text}");
+        std::fs::write(&config, text.replace("tensors_sha256", "sha256")).unwrap();
+        Ok(())
+    })
+    .unwrap();
+    let message = Artifact::read(&earlier, Precision::F32, &device())
+        .unwrap_err()
+        .to_string();
+    for part in [
+        "mm_config.json",
+        "`tensors_sha256`",
+        "earlier limbic",
+        "train again",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
 }
 
 #[test]
