@@ -363,6 +363,11 @@ impl Artifact {
         Ok(rename(&weights, |name| name_on_disk(name, &config)).write(&folder.join(PROJECTOR))?)
     }
 
+    /// Whether the decoder of the artifact in `folder` has adapters.
+    pub fn is_adapted(folder: &Path) -> bool {
+        folder.join(ADAPTER).is_dir()
+    }
+
     /// Reads a directory that [`Artifact::write`] made, on the plain `device`, with the decoder's matrices in `precision`:
     /// they are never there in another one.
     ///
@@ -374,9 +379,8 @@ impl Artifact {
         let decoder = config.decoder_of(folder)?;
         config.check_decoder(folder, &decoder, || decoder_hash(&decoder, device))?;
         let (mut llama, tokenizer) = read_decoder(&decoder, precision, device)?;
-        let adapter = folder.join(ADAPTER);
-        if adapter.is_dir() {
-            llama = read_adapter(llama, &adapter)?;
+        if Self::is_adapted(folder) {
+            llama = read_adapter(llama, &folder.join(ADAPTER))?;
         }
         let model = config.model()?.init_blank(llama, device)?;
         let path = folder.join(PROJECTOR);

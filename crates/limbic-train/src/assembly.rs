@@ -13,6 +13,7 @@ use limbic_weights::Precision;
 
 use crate::blueprint::at_fault;
 use crate::features::EncodedClip;
+use crate::origin::Origin;
 use crate::recipe::DecoderRecipe;
 use crate::reference::Reference;
 use crate::statistics::statistics;
@@ -24,7 +25,7 @@ pub(crate) struct Assembly<'a> {
     /// Inputs, prompt, labels and head.
     pub(crate) config: &'a ArtifactConfig,
     /// The artifact it starts from.
-    pub(crate) init: Option<&'a Artifact>,
+    pub(crate) init: Option<&'a Origin>,
     /// What a new tokenizer learns from.
     pub(crate) texts: &'a [String],
     /// What the decoder's weights are held in.
@@ -38,18 +39,18 @@ impl Assembly<'_> {
     /// Parts that are missing, damaged, or do not go together.
     pub(crate) fn build(&self, device: &Device) -> anyhow::Result<(Artifact, Trainables)> {
         let Self { recipe, config, .. } = self;
-        let (llama, tokenizer, folder) = self.decoder(device)?;
+        let init = self.origin(device)?;
+        let (llama, tokenizer, folder) = self.decoder(init.as_ref(), device)?;
         let mut model = config
             .model()?
             .init(llama, recipe.seed, device)
             .map_err(at_fault)?;
-        if let Some(init) = self.init {
-            model = take_over(model, config, init)?;
+        // From here on the model alone holds the decoder, which then goes as it is replaced.
+        if let Some(init) = init {
+            model = take_over(model, config, &init)?;
         }
 
-        // New adapters stand on the sum of the old ones and their decoder.
-        let merged = recipe.model.get().lora.is_some() && model.llama.lora().is_some();
-        if merged {
+        if recipe.merges(self.init) {
             model.llama = model.llama.merge_lora();
         }
         model.llama = model.llama.hold_in(self.precision);
@@ -82,14 +83,20 @@ impl Assembly<'_> {
         Ok((artifact, trainables))
     }
 
+    /// The artifact it starts from.
+    fn origin(&self, device: &Device) -> anyhow::Result<Option<Artifact>> {
+        let precision = self.recipe.origin_precision(self.init, self.precision);
+        let read = |init: &Origin| init.read(precision, device);
+        self.init.map(read).transpose()
+    }
+
     /// The decoder with its tokenizer and folder.
-    fn decoder(&self, device: &Device) -> anyhow::Result<(Llama, TextTokenizer, PathBuf)> {
-        let Self {
-            recipe,
-            init,
-            texts,
-            ..
-        } = self;
+    fn decoder(
+        &self,
+        init: Option<&Artifact>,
+        device: &Device,
+    ) -> anyhow::Result<(Llama, TextTokenizer, PathBuf)> {
+        let Self { recipe, texts, .. } = self;
         let decoder = recipe.model.get().decoder.as_ref().map(Reference::get);
         match (decoder, init) {
             (None, Some(init)) => Ok((

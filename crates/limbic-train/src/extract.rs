@@ -6,12 +6,11 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use limbic_data::{Clip, Manifest, Split};
-use limbic_model::ArtifactConfig;
 
 use crate::blueprint::{at_fault, blueprint};
 use crate::feature_cache::CacheReport;
 use crate::features::{FeatureReader, Quarantined};
-use crate::run_dir::start_folder;
+use crate::origin::Origin;
 use crate::{Recipe, RunError};
 
 /// One of several parts of a recipe's clips, in text `2/8`. The parts are disjoint, near-equal, and together all clips.
@@ -83,11 +82,8 @@ pub fn extract(
         ));
     }
     let manifest = Manifest::read(&recipe.data.manifest)?;
-    let init = match start_folder(recipe)? {
-        Some(folder) => Some(ArtifactConfig::read(&folder).map_err(at_fault)?),
-        None => None,
-    };
-    let config = blueprint(recipe, init.as_ref())?;
+    let init = Origin::of(recipe)?;
+    let config = blueprint(recipe, init.as_ref().map(|init| &init.config))?;
     let reader = FeatureReader::verifying(&config, device, &recipe.cache)
         .map_err(|error| at_fault(format!("{error:#}")))?;
     let splits = Split::ALL.into_iter();

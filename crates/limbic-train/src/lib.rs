@@ -35,6 +35,7 @@ mod model_recipe;
 mod objectives;
 mod optimizer;
 mod order;
+mod origin;
 mod perception;
 mod plan;
 mod precision;

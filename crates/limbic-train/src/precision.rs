@@ -2,10 +2,11 @@
 //! convert it back at every product.
 
 use burn::tensor::{Device, FloatDType};
-use limbic_model::{Artifact, DecoderSource, Part};
+use limbic_model::{DecoderSource, Part};
 use limbic_weights::Precision;
 use serde::{Deserialize, Serialize};
 
+use crate::origin::Origin;
 use crate::recipe::DecoderRecipe;
 use crate::reference::Reference;
 use crate::run_dir::RunFile;
@@ -27,13 +28,25 @@ pub enum FrozenPrecision {
 impl Recipe {
     /// Whether the run, which starts from `init` if from any, writes a decoder of its own: one that it trains, draws, or
     /// adds earlier adapters to.
-    pub(crate) fn writes_decoder(&self, init: Option<&Artifact>) -> bool {
+    pub(crate) fn writes_decoder(&self, init: Option<&Origin>) -> bool {
         let model = self.model.get();
         let decoder = model.decoder.as_ref().map(Reference::get);
-        let merges = model.lora.is_some() && init.is_some_and(|it| it.model.llama.lora().is_some());
-        merges
+        self.merges(init)
             || self.train.learning_rate.contains_key(&Part::Decoder)
             || matches!(decoder, Some(DecoderRecipe::Scratch(_)))
+    }
+
+    /// Whether new adapters stand on the sum of those of `init` and its decoder.
+    pub(crate) fn merges(&self, init: Option<&Origin>) -> bool {
+        self.model.get().lora.is_some() && init.is_some_and(|it| it.is_adapted)
+    }
+
+    /// What the decoder of `init` is read in, to be held in `held`. A sum with adapters is rounded once.
+    pub(crate) fn origin_precision(&self, init: Option<&Origin>, held: Precision) -> Precision {
+        match self.merges(init) {
+            true => Precision::F32,
+            false => held,
+        }
     }
 
     /// The precision of the decoder's weights on `devices`, which `suits` them. What the run writes is not rounded unasked.
@@ -42,7 +55,7 @@ impl Recipe {
     /// BF16 for a decoder that is trained, or on a device that does not compute in it.
     pub(crate) fn decoder_precision(
         &self,
-        init: Option<&Artifact>,
+        init: Option<&Origin>,
         devices: &[Device],
         suits: Precision,
     ) -> anyhow::Result<Precision> {
@@ -124,6 +137,29 @@ mod tests {
             assert_eq!(got, wanted, "{decoder} {part} {asked}");
         }
         assert!(precision(read, "decoder", "bf16").is_err());
+    }
+
+    #[test]
+    fn a_start_is_read_as_it_is_held_unless_adapters_are_added_into_it() {
+        let precision = |model: &str, is_adapted: bool, held: Precision| {
+            let text = format!(
+                "{{name: it, model: {model}, data: {{manifest: m.jsonl, tasks: {{describe: 1}}}}, \
+                 train: {{steps: 1, batch_size: 1, learning_rate: {{lora: 0.1}}}}}}"
+            );
+            let recipe: Recipe = serde_yaml::from_str(&text).unwrap();
+            let config = serde_json::json!({
+                "format": 1, "run": "before", "decoder": "own", "transcript": true, "inputs": [],
+                "prompt": {"template": ["{instruction}"], "instructions": {}}, "labels": null, "head": null,
+            });
+            let config = serde_json::from_value(config).unwrap();
+            let origin = Origin::known("before".into(), config, is_adapted);
+            recipe.origin_precision(Some(&origin), held)
+        };
+        let lora = "{lora: {r: 2, lora_alpha: 2, target_modules: [q_proj]}}";
+        assert_eq!(precision(lora, false, Precision::Bf16), Precision::Bf16);
+        assert_eq!(precision("{}", true, Precision::Bf16), Precision::Bf16);
+        assert_eq!(precision(lora, true, Precision::Bf16), Precision::F32);
+        assert_eq!(precision("{}", true, Precision::F32), Precision::F32);
     }
 
     #[test]

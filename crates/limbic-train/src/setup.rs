@@ -14,7 +14,8 @@ use crate::dataset::{Dataset, Questions, Sample};
 use crate::feature_cache::FeatureCache;
 use crate::features::{EncodedClip, FeatureReader, Quarantined};
 use crate::objectives::Objectives;
-use crate::run_dir::{RunFile, start_folder};
+use crate::origin::Origin;
+use crate::run_dir::RunFile;
 use crate::terms::Term;
 use crate::trainer::Start;
 use crate::{Batching, Metric, Recipe, RunDir, RunError};
@@ -60,12 +61,7 @@ impl Setup {
         }
         let manifest = Manifest::read(&recipe.data.manifest)?;
         let mut run_file = RunFile::of(&recipe)?;
-        let init = match &start_folder(&recipe)? {
-            Some(folder) => Some(Artifact::read(folder, Precision::F32, device).map_err(
-                |error| at_fault(format!("`init_from` names {}: {error}", folder.display())),
-            )?),
-            None => None,
-        };
+        let init = Origin::of(&recipe)?;
         let precision = recipe.decoder_precision(init.as_ref(), start.devices, start.suits)?;
         run_file.precision = Some(precision.to_string());
         if run_dir.exists() && !start.restart {

@@ -55,6 +55,22 @@ fn a_model_with_its_own_decoder_reads_back_bit_for_bit() {
 }
 
 #[test]
+fn what_is_read_in_bf16_is_what_was_read_and_rounded() {
+    let root = tempfile::tempdir().unwrap();
+    let (_, folder) = tuned(root.path());
+    assert!(Artifact::is_adapted(&folder) && !Artifact::is_adapted(&root.path().join("base")));
+    let read = |precision| Artifact::read(&folder, precision, &device()).unwrap().model;
+    let mut rounded = read(Precision::F32);
+    rounded.llama = rounded.llama.hold_in(Precision::Bf16);
+    let narrow = read(Precision::Bf16);
+    assert_eq!(Weights::collect(&narrow), Weights::collect(&rounded));
+    assert_ne!(
+        Weights::collect(&narrow),
+        Weights::collect(&read(Precision::F32))
+    );
+}
+
+#[test]
 fn adapters_name_their_decoder_and_move_with_it() {
     let root = tempfile::tempdir().unwrap();
     let (fixture, folder) = tuned(&root.path().join("here"));
