@@ -1,4 +1,5 @@
-//! A training step of a tiny decoder with adapters: grouped queries, rows of two lengths, a few supervised positions.
+//! A training step of a tiny decoder with adapters: grouped queries, rows of two lengths, a few supervised positions,
+//! dropout.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use limbic_llama::{Dropout, LlamaConfig, LoraConfig, Padding, Pass, Recompute, Tape};
@@ -87,7 +88,10 @@ impl Tiny {
             num_key_value_heads: 2,
             ..LlamaConfig::small(VOCABULARY, 64, 2, 4)
         };
-        let lora = LoraConfig::new(4, 8.0, &["q_proj", "v_proj", "down_proj"]);
+        let lora = LoraConfig {
+            lora_dropout: 0.1,
+            ..LoraConfig::new(4, 8.0, &["q_proj", "v_proj", "down_proj"])
+        };
         let llama = limbic_weights::seed(config.init(device), SEED);
         let llama = llama.hold_in(precision).with_lora(&lora, SEED)?;
         let around = EmotionLlmConfig {
@@ -131,12 +135,12 @@ impl Tiny {
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, SLOTS]), device);
         let tape = Tape::new(Recompute::None);
         let pass = Pass {
-            dropout: Dropout::OFF,
+            dropout: Dropout::keyed(CounterRng::new(SEED).site("dropout")),
             tape: Some(&tape),
         };
         let states = llama.hidden_at(llama.embed(ids), &Padding::Right, &learnt, pass);
         let targets = Tensor::<1, Int>::from_data(targets.as_slice(), device);
-        let loss = llama.cross_entropy_sum(states, targets, Dropout::OFF);
+        let loss = llama.cross_entropy_sum(states, targets, pass.dropout);
         let slopes = tape.backward(loss.clone());
         let (gradient, _) = self.trainables.gradients(&model, &slopes);
         Step {
