@@ -106,9 +106,15 @@ pub struct Clip {
     /// The emotion, a name or alias of the label set that the recipe names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emotion: Option<String>,
+    /// Share of the raters that chose `emotion`, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<f32>,
     /// Who is seen or heard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<String>,
+    /// The corpus that the clip comes from, for example `mer2023`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corpus: Option<String>,
     /// Licence of the media, as an SPDX name where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
@@ -121,6 +127,9 @@ pub struct Clip {
     /// How pleasant the emotion is, from -1 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valence: Option<f32>,
+    /// How approving what is said is, from -1 (negative) through 0 (neutral) to 1 (positive).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentiment: Option<f32>,
     /// Free emotion words, as open-vocabulary data sets give them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open_vocabulary: Vec<String>,
@@ -133,12 +142,58 @@ pub struct Clip {
     /// Caption of what the microphone hears.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard: Option<String>,
+    /// What the clip or picture shows, in a sentence or more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption: Option<String>,
+    /// Questions about the clip with their answers, each asked after those before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dialogue: Vec<Exchange>,
+    /// Two descriptions of the clip, and which of them fits better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preference: Option<Preference>,
+    /// Features that others have computed: files by the name that an input of the model asks for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub features: BTreeMap<String, PathBuf>,
     /// Modalities (`video`, `audio`, `transcript`) that leave the emotion open when they stand alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ambiguous: Vec<String>,
     /// Whatever else a corpus says about the clip; no part of the pipeline reads it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, Value>,
+}
+
+/// A question and its answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exchange {
+    /// What is asked.
+    pub question: String,
+    /// What is to be answered.
+    pub answer: String,
+}
+
+/// Two descriptions of a clip, and which of them fits better.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preference {
+    /// One description.
+    pub first: String,
+    /// The other.
+    pub second: String,
+    /// The one that raters preferred.
+    pub preferred: Preferred,
+}
+
+/// Which of two descriptions raters preferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preferred {
+    /// The first.
+    First,
+    /// The second.
+    Second,
+    /// Neither more than the other.
+    Either,
 }
 
 /// Every key of a manifest line.
@@ -150,15 +205,22 @@ pub(crate) const KEYS: &[&str] = &[
     "end",
     "transcript",
     "emotion",
+    "agreement",
     "speaker",
+    "corpus",
     "licence",
     "language",
     "split",
     "valence",
+    "sentiment",
     "open_vocabulary",
     "reason",
     "seen",
     "heard",
+    "caption",
+    "dialogue",
+    "preference",
+    "features",
     "ambiguous",
     "meta",
 ];
@@ -179,17 +241,30 @@ impl Clip {
         self.audio.as_ref().or(self.video.as_ref())
     }
 
+    /// Every file of the clip.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let media = self.video.iter().chain(&self.audio);
+        media.chain(self.features.values())
+    }
+
+    pub(crate) fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let media = self.video.iter_mut().chain(&mut self.audio);
+        media.chain(self.features.values_mut())
+    }
+
     /// What makes this clip unusable as a manifest line, one message each. Media files are not opened.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.id.trim().is_empty() {
             problems.push("`id` is empty: give each clip a name of its own".to_owned());
         }
-        for (key, path) in [("video", &self.video), ("audio", &self.audio)] {
-            if path
-                .as_ref()
-                .is_some_and(|path| path.as_os_str().is_empty())
-            {
+        let media = [("video", &self.video), ("audio", &self.audio)];
+        let media = media
+            .into_iter()
+            .filter_map(|(key, path)| Some((key, path.as_ref()?)));
+        let features = self.features.iter();
+        for (key, path) in media.chain(features.map(|(name, path)| (name.as_str(), path))) {
+            if path.as_os_str().is_empty() {
                 problems.push(format!(
                     "`{key}` is an empty path: name a file or leave the key out"
                 ));
@@ -199,11 +274,26 @@ impl Clip {
             .transcript
             .as_ref()
             .is_some_and(|text| !text.trim().is_empty());
-        if self.video.is_none() && self.audio.is_none() && !has_transcript {
+        let has_media = self.paths().next().is_some();
+        if !has_media && !has_transcript && self.dialogue.is_empty() {
             problems.push(
-                "no medium: wanted at least one of `video`, `audio` or a transcript with words; add one or remove the line"
+                "no medium: wanted at least one of `video`, `audio`, `features`, a transcript with words or a `dialogue`; \
+                 add one or remove the line"
                     .to_owned(),
             );
+        }
+        for (index, exchange) in self.dialogue.iter().enumerate() {
+            for (key, text) in [
+                ("question", &exchange.question),
+                ("answer", &exchange.answer),
+            ] {
+                if text.trim().is_empty() {
+                    problems.push(format!(
+                        "`dialogue` has an empty {key} at place {}: fill it or take the exchange out",
+                        index + 1
+                    ));
+                }
+            }
         }
         for (key, time) in [("start", self.start), ("end", self.end)] {
             let Some(time) = time else { continue };
@@ -221,12 +311,18 @@ impl Clip {
                 self.span().start
             ));
         }
-        if let Some(valence) = self.valence
-            && !(-1.0..=1.0).contains(&valence)
-        {
-            problems.push(format!(
-                "`valence` is {valence}: wanted a number from -1 to 1"
-            ));
+        for (key, value, least) in [
+            ("valence", self.valence, -1.0),
+            ("sentiment", self.sentiment, -1.0),
+            ("agreement", self.agreement, 0.0),
+        ] {
+            if let Some(value) = value
+                && !(least..=1.0).contains(&value)
+            {
+                problems.push(format!(
+                    "`{key}` is {value}: wanted a number from {least} to 1"
+                ));
+            }
         }
         for modality in &self.ambiguous {
             if !MODALITIES.contains(&modality.as_str()) {
@@ -255,15 +351,29 @@ mod tests {
             end: Some(2.0),
             transcript: Some("oh".into()),
             emotion: Some("happy".into()),
+            agreement: Some(0.75),
             speaker: Some("03".into()),
+            corpus: Some("ours".into()),
             licence: Some("CC0-1.0".into()),
             language: Some("en".into()),
             split: Some(Split::Train),
             valence: Some(0.5),
+            sentiment: Some(-0.5),
             open_vocabulary: vec!["glad".into()],
             reason: Some("A smile.".into()),
             seen: Some("a smile".into()),
             heard: Some("a laugh".into()),
+            caption: Some("A person laughs.".into()),
+            dialogue: vec![Exchange {
+                question: "Who?".into(),
+                answer: "A person.".into(),
+            }],
+            preference: Some(Preference {
+                first: "glad".into(),
+                second: "sad".into(),
+                preferred: Preferred::First,
+            }),
+            features: BTreeMap::from([("face".into(), "c1.npy".into())]),
             ambiguous: vec!["audio".into()],
             meta: BTreeMap::from([("level".into(), Value::from(3))]),
         };

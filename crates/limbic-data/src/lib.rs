@@ -34,7 +34,7 @@ pub mod tokens;
 pub mod video;
 
 pub use audio::{Waveform, read_waveform};
-pub use clip::{Clip, Span, Split};
+pub use clip::{Clip, Exchange, Preference, Preferred, Span, Split};
 pub use error::{DataError, Reason};
 pub use ffmpeg::FfmpegBuild;
 pub use labels::{Label, LabelSet};

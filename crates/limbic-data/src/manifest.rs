@@ -52,8 +52,8 @@ impl Manifest {
                 );
             }
             first_lines.entry(clip.id.clone()).or_insert(number);
-            for medium in [&mut clip.video, &mut clip.audio].into_iter().flatten() {
-                *medium = folder.join(&*medium);
+            for file in clip.paths_mut() {
+                *file = folder.join(&*file);
             }
             clips.push(clip);
         }
@@ -88,9 +88,9 @@ impl Manifest {
                 );
             }
             let mut clip = clip.clone();
-            for medium in [&mut clip.video, &mut clip.audio].into_iter().flatten() {
-                *medium = relative(medium, folder)
-                    .map_err(|error| DataError::io("locate", medium, error))?;
+            for file in clip.paths_mut() {
+                *file =
+                    relative(file, folder).map_err(|error| DataError::io("locate", file, error))?;
             }
             match serde_json::to_string(&clip) {
                 Ok(line) => {
@@ -329,6 +329,18 @@ mod tests {
             (
                 r#"{"id": "a", "audio": "a.wav", "valence": 1.5}"#,
                 "`valence` is 1.5",
+            ),
+            (
+                r#"{"id": "a", "audio": "a.wav", "agreement": -0.5}"#,
+                "`agreement` is -0.5: wanted a number from 0 to 1",
+            ),
+            (
+                r#"{"id": "a", "dialogue": [{"question": "Who?", "answer": " "}]}"#,
+                "`dialogue` has an empty answer at place 1",
+            ),
+            (
+                r#"{"id": "a", "features": {"face": ""}}"#,
+                "`face` is an empty path",
             ),
             (
                 r#"{"id": "a", "audio": "a.wav", "ambiguous": ["vidoe"]}"#,

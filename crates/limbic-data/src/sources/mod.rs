@@ -3,6 +3,7 @@
 
 mod crema_d;
 mod emodb;
+mod table;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,8 +48,8 @@ pub struct ImportReport {
 }
 
 impl Source {
-    /// Every corpus.
-    pub const ALL: [Source; 2] = [Source::Emodb, Source::CremaD];
+    /// Every corpus with its name.
+    pub const ALL: &[(Source, &str)] = &[(Source::Emodb, "emodb"), (Source::CremaD, "crema-d")];
 
     /// Reads the corpus in folder `from` and writes `out/manifest.jsonl`.
     ///
@@ -77,10 +78,9 @@ impl Source {
 
 impl fmt::Display for Source {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Source::Emodb => "emodb",
-            Source::CremaD => "crema-d",
-        })
+        let mut all = Self::ALL.iter();
+        let (_, name) = all.find(|(source, _)| source == self).ok_or(fmt::Error)?;
+        formatter.write_str(name)
     }
 }
 
@@ -88,17 +88,27 @@ impl FromStr for Source {
     type Err = DataError;
 
     fn from_str(text: &str) -> Result<Self, DataError> {
-        match text {
-            "emodb" => Ok(Source::Emodb),
-            "crema-d" => Ok(Source::CremaD),
-            _ => Err(DataError::UnknownName {
+        let mut all = Self::ALL.iter();
+        match all.find(|(_, name)| *name == text) {
+            Some((source, _)) => Ok(*source),
+            None => Err(DataError::UnknownName {
                 kind: "corpus",
                 got: text.to_owned(),
-                wanted: Names(&["emodb", "crema-d"]),
+                wanted: Names(NAMES),
             }),
         }
     }
 }
+
+const NAMES: &[&str] = &{
+    let mut names = [""; Source::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = Source::ALL[index].1;
+        index += 1;
+    }
+    names
+};
 
 fn count(clips: &[Clip]) -> BTreeMap<Split, BTreeMap<String, usize>> {
     let mut counts: BTreeMap<Split, BTreeMap<String, usize>> = BTreeMap::new();
@@ -185,9 +195,10 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_shown() {
-        for source in Source::ALL {
-            assert_eq!(source.to_string().parse::<Source>().unwrap(), source);
-            assert_eq!(serde_json::to_value(source).unwrap(), source.to_string());
+        for (source, name) in Source::ALL {
+            assert_eq!(source.to_string(), *name);
+            assert_eq!(name.parse::<Source>().unwrap(), *source);
+            assert_eq!(serde_json::to_value(source).unwrap(), *name);
         }
         assert!(
             "crema"
