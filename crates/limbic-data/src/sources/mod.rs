@@ -2,7 +2,19 @@
 //! points at the originals.
 
 mod crema_d;
+mod dfew;
+mod emer;
 mod emodb;
+#[cfg(test)]
+mod fixture;
+mod iemocap;
+mod mafw;
+mod media;
+mod meld;
+mod mer;
+mod merr;
+mod ravdess;
+mod sentiment;
 mod table;
 
 use std::collections::BTreeMap;
@@ -32,6 +44,53 @@ pub enum Source {
     /// `validation`, the tenth `test` and the others `train`; if fewer than ten actors are present, everything is `train`.
     /// Emotions are those that the actors were asked for, as in `configs/labels/crema-d-6.yaml`.
     CremaD,
+    /// MER 2023 (Lian et al., ACM Multimedia 2023): Chinese films and series, six emotions and valence, sets `train` and
+    /// `test1` to `test3` in `meta.set`.
+    Mer2023,
+    /// MER 2024 (Lian et al., MRAC 2024): `train`, and the test sets `semi` and `noise`.
+    Mer2024,
+    /// MER 2025 (Lian et al., ACM Multimedia 2025), the first track.
+    Mer2025,
+    /// MER 2026, the first track; its test labels are not published.
+    Mer2026,
+    /// The coarse descriptions of MERR (Cheng et al., NeurIPS 2024), all of them `train`.
+    MerrCoarse,
+    /// The fine descriptions of MERR, all of them `train`.
+    MerrFine,
+    /// EMER (Lian et al. 2023), the first version: descriptions of a hundred clips, all of them `train`.
+    Emer,
+    /// OV-MERD (Lian et al., ICML 2025), the second version of EMER: free words and descriptions, all of them `train`.
+    OvMerd,
+    /// MER-Caption (Lian et al., AffectGPT, ICML 2025): words and descriptions by machine, all of them `train`.
+    MerCaption,
+    /// MER-Caption+, the part of MER-Caption that two filters left.
+    MerCaptionPlus,
+    /// Human-OV of MER 2026: free words by people, all of them `train`.
+    HumanOv,
+    /// MELD (Poria et al., ACL 2019): Friends, seven emotions and sentiment, split officially.
+    Meld,
+    /// IEMOCAP (Busso et al. 2008) with four emotions, excited counting as happy; session 5 is `test`.
+    #[serde(rename = "iemocap-4")]
+    Iemocap4,
+    /// IEMOCAP with six emotions; session 5 is `test`.
+    #[serde(rename = "iemocap-6")]
+    Iemocap6,
+    /// CMU-MOSI (Zadeh et al. 2016) as MMSA lays it out, sentiment from -3 to 3 divided by 3, split officially.
+    CmuMosi,
+    /// CMU-MOSEI (Zadeh et al., ACL 2018) likewise.
+    CmuMosei,
+    /// CH-SIMS (Yu et al., ACL 2020) likewise, sentiment from -1 to 1.
+    ChSims,
+    /// CH-SIMS v2.0 (Liu et al., ICMI 2022) likewise.
+    ChSimsV2,
+    /// DFEW (Jiang et al., ACM Multimedia 2020): seven expressions, split as in fold 1.
+    Dfew,
+    /// MAFW (Liu et al., ACM Multimedia 2022): eleven emotions and compounds of them, split as in fold 1.
+    Mafw,
+    /// RAVDESS (Livingstone and Russo 2018): speech and song, sound and pictures.
+    ///
+    /// The corpus has no split of its own. By actor: 21 and 22 are `validation`, 23 and 24 `test`, the others `train`.
+    Ravdess,
 }
 
 /// What an import wrote, and what it could not use.
@@ -49,7 +108,31 @@ pub struct ImportReport {
 
 impl Source {
     /// Every corpus with its name.
-    pub const ALL: &[(Source, &str)] = &[(Source::Emodb, "emodb"), (Source::CremaD, "crema-d")];
+    pub const ALL: &[(Source, &str)] = &[
+        (Source::Emodb, "emodb"),
+        (Source::CremaD, "crema-d"),
+        (Source::Mer2023, "mer2023"),
+        (Source::Mer2024, "mer2024"),
+        (Source::Mer2025, "mer2025"),
+        (Source::Mer2026, "mer2026"),
+        (Source::MerrCoarse, "merr-coarse"),
+        (Source::MerrFine, "merr-fine"),
+        (Source::Emer, "emer"),
+        (Source::OvMerd, "ov-merd"),
+        (Source::MerCaption, "mer-caption"),
+        (Source::MerCaptionPlus, "mer-caption-plus"),
+        (Source::HumanOv, "human-ov"),
+        (Source::Meld, "meld"),
+        (Source::Iemocap4, "iemocap-4"),
+        (Source::Iemocap6, "iemocap-6"),
+        (Source::CmuMosi, "cmu-mosi"),
+        (Source::CmuMosei, "cmu-mosei"),
+        (Source::ChSims, "ch-sims"),
+        (Source::ChSimsV2, "ch-sims-v2"),
+        (Source::Dfew, "dfew"),
+        (Source::Mafw, "mafw"),
+        (Source::Ravdess, "ravdess"),
+    ];
 
     /// Reads the corpus in folder `from` and writes `out/manifest.jsonl`.
     ///
@@ -60,6 +143,27 @@ impl Source {
         let clips = match self {
             Source::Emodb => emodb::clips(from, &mut warnings)?,
             Source::CremaD => crema_d::clips(from, &mut warnings)?,
+            Source::Mer2023 => mer::clips(&mer::MER2023, from, &mut warnings)?,
+            Source::Mer2024 => mer::clips(&mer::MER2024, from, &mut warnings)?,
+            Source::Mer2025 => mer::clips(&mer::MER2025, from, &mut warnings)?,
+            Source::Mer2026 => mer::clips(&mer::MER2026, from, &mut warnings)?,
+            Source::MerrCoarse => merr::clips(&merr::COARSE, from, &mut warnings)?,
+            Source::MerrFine => merr::clips(&merr::FINE, from, &mut warnings)?,
+            Source::Emer => emer::clips(&emer::EMER, from, &mut warnings)?,
+            Source::OvMerd => emer::clips(&emer::OV_MERD, from, &mut warnings)?,
+            Source::MerCaption => emer::clips(&emer::MER_CAPTION, from, &mut warnings)?,
+            Source::MerCaptionPlus => emer::clips(&emer::MER_CAPTION_PLUS, from, &mut warnings)?,
+            Source::HumanOv => emer::clips(&emer::HUMAN_OV, from, &mut warnings)?,
+            Source::Meld => meld::clips(from, &mut warnings)?,
+            Source::Iemocap4 => iemocap::clips(iemocap::Ways::Four, from, &mut warnings)?,
+            Source::Iemocap6 => iemocap::clips(iemocap::Ways::Six, from, &mut warnings)?,
+            Source::CmuMosi => sentiment::clips(&sentiment::MOSI, from, &mut warnings)?,
+            Source::CmuMosei => sentiment::clips(&sentiment::MOSEI, from, &mut warnings)?,
+            Source::ChSims => sentiment::clips(&sentiment::SIMS, from, &mut warnings)?,
+            Source::ChSimsV2 => sentiment::clips(&sentiment::SIMS_V2, from, &mut warnings)?,
+            Source::Dfew => dfew::clips(from, &mut warnings)?,
+            Source::Mafw => mafw::clips(from, &mut warnings)?,
+            Source::Ravdess => ravdess::clips(from, &mut warnings)?,
         };
         fs::create_dir_all(out).map_err(|error| DataError::io("create", out, error))?;
         let manifest = Manifest {

@@ -52,7 +52,9 @@ impl Table {
         }
         let rows = reader.records().map(|record| {
             let record = record.map_err(refused)?;
-            let line = record.position().map_or(0, |position| position.line() as usize);
+            let line = record
+                .position()
+                .map_or(0, |position| position.line() as usize);
             Ok((line, record.iter().map(str::to_owned).collect()))
         });
         let rows = rows.collect::<Result<_, DataError>>()?;
@@ -107,10 +109,56 @@ impl<'a> Row<'a> {
         self.fields.get(index).map(|field| field.trim())
     }
 
+    /// The word of `words` that the code in a column stands for; the case of letters does not matter.
+    ///
+    /// # Errors
+    /// [`DataError::Source`] if there is no such column or code.
+    pub(crate) fn coded(
+        &self,
+        column: &str,
+        words: &[(&str, &'static str)],
+    ) -> Result<&'static str, DataError> {
+        let code = self.get(column)?;
+        match word_of(code, words) {
+            Some(word) => Ok(word),
+            None => Err(self.refused(format!("`{column}` is {}", no_code(code, words)))),
+        }
+    }
+
+    /// The number in a column; `None` if it is empty.
+    ///
+    /// # Errors
+    /// [`DataError::Source`] if there is no such column or something else in it.
+    pub(crate) fn number(&self, column: &str) -> Result<Option<f32>, DataError> {
+        let text = self.get(column)?;
+        match text.parse::<f32>() {
+            _ if text.is_empty() || text.eq_ignore_ascii_case("nan") => Ok(None),
+            Ok(number) if number.is_finite() => Ok(Some(number)),
+            _ => Err(self.refused(format!("`{column}` is `{text}`, wanted a number"))),
+        }
+    }
+
     /// An error about this line.
     pub(crate) fn refused(&self, detail: impl std::fmt::Display) -> DataError {
         self.table.refused(format!("line {}: {detail}", self.line))
     }
+}
+
+/// The word that a code stands for; the case of letters does not matter.
+pub(crate) fn word_of(code: &str, words: &[(&str, &'static str)]) -> Option<&'static str> {
+    let mut words = words.iter();
+    let (_, word) = words.find(|(known, _)| known.eq_ignore_ascii_case(code))?;
+    Some(word)
+}
+
+/// What to say of a code that stands for nothing.
+pub(crate) fn no_code(code: &str, words: &[(&str, &'static str)]) -> String {
+    let codes: Vec<&str> = words.iter().map(|(code, _)| *code).collect();
+    format!(
+        "`{code}`, wanted one of {}{}",
+        codes.join(", "),
+        hint(code, &codes)
+    )
 }
 
 #[cfg(test)]
@@ -126,7 +174,9 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_column() {
-        let table = read("\u{feff}name, discrete,text\na,sad,\"no, \"\"never\"\"\nagain\"\nb, happy ,\n").unwrap();
+        let table =
+            read("\u{feff}name, discrete,text\na,sad,\"no, \"\"never\"\"\nagain\"\nb, happy ,\n")
+                .unwrap();
         let rows: Vec<Row> = table.rows().collect();
         assert_eq!(table.columns(), ["name", "discrete", "text"]);
         assert_eq!(rows[0].get("text").unwrap(), "no, \"never\"\nagain");
@@ -134,7 +184,33 @@ mod tests {
         assert_eq!((rows[0].line, rows[1].line), (2, 4));
         assert_eq!(rows[1].find("valence"), None);
         let message = rows[1].get("discreet").unwrap_err().to_string();
-        assert!(message.contains("no column `discreet`; it has name, discrete, text; did you mean `discrete`?"), "{message}");
+        assert!(
+            message.contains(
+                "no column `discreet`; it has name, discrete, text; did you mean `discrete`?"
+            ),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn codes_and_numbers_are_read() {
+        let words = [("hap", "happy"), ("sad", "sad")];
+        let table = read("code,value\nHAP,-0.5\nhat,\nsad,x\n").unwrap();
+        let rows: Vec<Row> = table.rows().collect();
+        assert_eq!(rows[0].coded("code", &words).unwrap(), "happy");
+        assert_eq!(rows[0].number("value").unwrap(), Some(-0.5));
+        assert_eq!(rows[1].number("value").unwrap(), None);
+        let message = rows[1].coded("code", &words).unwrap_err().to_string();
+        assert!(
+            message
+                .contains("line 3: `code` is `hat`, wanted one of hap, sad; did you mean `hap`?"),
+            "{message}"
+        );
+        let message = rows[2].number("value").unwrap_err().to_string();
+        assert!(
+            message.contains("line 4: `value` is `x`, wanted a number"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ const SOUND_RATE: i32 = 16_000;
 
 /// Writes a 64x48 video of `pictures` evenly gray pictures at ten a second, the first of luma 20 and each 4 brighter than the
 /// one before, over and over from the 40th on; and, if `samples` is not empty, 16 kHz PCM sound. The extension chooses the container.
-pub(super) fn write_media(path: &Path, pictures: usize, samples: &[i16]) {
+pub(crate) fn write_media(path: &Path, pictures: usize, samples: &[i16]) {
     let mut output = ffmpeg::format::output(path).unwrap();
     let global_header = output
         .format()

@@ -8,6 +8,8 @@ mod sound;
 
 use std::path::Path;
 
+pub(crate) use files::write_media;
+
 use crate::clip::Span;
 use crate::error::{DataError, Reason};
 use crate::video::{Crop, FrameSampler, Frames, read_frames};

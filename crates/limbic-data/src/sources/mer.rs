@@ -1,0 +1,570 @@
+//! The Multimodal Emotion Recognition challenges of 2023 to 2026 (Lian et al.): one layout of videos, sounds, faces, subtitles
+//! and tables of `name,discrete,valence`, under other names each year.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::clip::{Clip, Split};
+use crate::error::DataError;
+use crate::sources::media::{Media, first_few, first_file};
+use crate::sources::table::{Table, no_code, word_of};
+
+/// The licence that the challenges' data sets state, beside an agreement that allows academic research only.
+pub(super) const LICENCE: &str = "CC-BY-NC-4.0";
+
+/// The emotions of the tables of every year, as MER2023 spells them and as the overview of MER2026 does.
+pub(super) const EMOTIONS: [(&str, &str); 10] = [
+    ("neutral", "neutral"),
+    ("angry", "angry"),
+    ("happy", "happy"),
+    ("sad", "sad"),
+    ("worried", "worried"),
+    ("surprise", "surprise"),
+    ("anger", "angry"),
+    ("happiness", "happy"),
+    ("sadness", "sad"),
+    ("worry", "worried"),
+];
+
+/// Stands where a clip has no valence.
+const NO_VALENCE: f32 = -10.0;
+/// Valences lie within this of 0.
+const MOST_VALENCE: f32 = 5.0;
+
+/// Folders of videos and sounds: as `video/` and `audio/` since 2025 and in every processed copy, by set in 2023, by what is
+/// labelled in 2024.
+const FOLDERS: [&str; 15] = [
+    "video",
+    "audio",
+    "train",
+    "test1",
+    "test2",
+    "test3",
+    "mer2023train/train",
+    "video-labeled",
+    "video-unlabeled-with-test2noise",
+    "video-unlabeled",
+    "audio-labeled",
+    "audio-unlabeled-with-test2noise",
+    "audio-unlabeled",
+    "MER2024_semi",
+    "MER2024_noise",
+];
+
+/// Where tables lie: beside the media, or in the folders that MER2023's archives unpack to.
+const PLACES: [&str; 4] = ["", "mer2023train", "test-labels", "test_labels"];
+
+/// Tables of subtitles, the checked ones first.
+const SUBTITLES: [&str; 8] = [
+    "subtitle_chieng.csv",
+    "track1_subtitle_chieng.csv",
+    "transcription-engchi-polish.csv",
+    "label-transcription.csv",
+    "transcription_en_all.csv",
+    "transcription_all_new.csv",
+    "transcription-merge.csv",
+    "transcription.csv",
+];
+
+/// A challenge of one year.
+pub(super) struct Edition {
+    corpus: &'static str,
+    sets: &'static [Set],
+}
+
+/// The labelled clips of a set, in the first of `tables` that is there.
+struct Set {
+    name: &'static str,
+    split: Split,
+    tables: &'static [&'static str],
+}
+
+pub(super) const MER2023: Edition = Edition {
+    corpus: "mer2023",
+    sets: &[
+        Set {
+            name: "train",
+            split: Split::Train,
+            tables: &["train-label.csv", "relative_train_NCEV.txt"],
+        },
+        Set {
+            name: "test1",
+            split: Split::Test,
+            tables: &["test1-label.csv"],
+        },
+        Set {
+            name: "test2",
+            split: Split::Test,
+            tables: &["test2-label.csv"],
+        },
+        Set {
+            name: "test3",
+            split: Split::Test,
+            tables: &["test3-label.csv", "relative_test3_NCEV.txt"],
+        },
+    ],
+};
+
+pub(super) const MER2024: Edition = Edition {
+    corpus: "mer2024",
+    sets: &[
+        Set {
+            name: "train",
+            split: Split::Train,
+            tables: &["label-disdim.csv"],
+        },
+        Set {
+            name: "semi",
+            split: Split::Test,
+            tables: &["reference-semi.csv"],
+        },
+        Set {
+            name: "noise",
+            split: Split::Test,
+            tables: &["reference-noise.csv"],
+        },
+    ],
+};
+
+pub(super) const MER2025: Edition = Edition {
+    corpus: "mer2025",
+    sets: &[
+        Set {
+            name: "train",
+            split: Split::Train,
+            tables: &["track1_train_disdim.csv"],
+        },
+        Set {
+            name: "test",
+            split: Split::Test,
+            tables: &["track1_test_dis.csv"],
+        },
+    ],
+};
+
+pub(super) const MER2026: Edition = Edition {
+    corpus: "mer2026",
+    sets: &[Set {
+        name: "train",
+        split: Split::Train,
+        tables: &["track1_train.csv"],
+    }],
+};
+
+pub(super) fn clips(
+    edition: &Edition,
+    from: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Clip>, DataError> {
+    let corpus = edition.corpus;
+    let mut media = media(from)?;
+    let subtitles = Subtitles::read(corpus, from)?;
+    let mut seen = BTreeSet::new();
+    let (mut clips, mut absent, mut far) = (Vec::new(), Vec::new(), Vec::new());
+    for set in edition.sets {
+        let Some(path) = first_file(from, &PLACES, set.tables) else {
+            absent.push(set);
+            continue;
+        };
+        for label in labels(corpus, &path, &EMOTIONS)? {
+            let Label { line, name, .. } = &label;
+            let refused = |detail| DataError::Source {
+                corpus,
+                path: path.clone(),
+                detail: format!("line {line}: {detail}"),
+            };
+            if !seen.insert(name.clone()) {
+                return Err(refused(format!(
+                    "`{name}` was labelled before; remove one of the lines"
+                )));
+            }
+            let mut clip = blank(corpus, name, set.split);
+            clip.emotion = Some(label.emotion.to_owned());
+            clip.meta.insert("set".to_owned(), json!(set.name));
+            if let Some(valence) = label.valence {
+                clip.meta.insert("valence".to_owned(), json!(valence));
+                clip.valence = Some(valence / MOST_VALENCE).filter(|valence| valence.abs() <= 1.0);
+                if clip.valence.is_none() {
+                    far.push(name.clone());
+                }
+            }
+            subtitles.add_to(&mut clip);
+            clips.extend(media.give(name, clip));
+        }
+    }
+    if seen.is_empty() {
+        let tables: Vec<&str> = edition.sets.iter().map(|set| set.tables[0]).collect();
+        return Err(DataError::Source {
+            corpus,
+            path: from.to_path_buf(),
+            detail: format!(
+                "it holds no labelled clip: wanted at least one of the tables {}; give the folder that holds them",
+                first_few(&tables)
+            ),
+        });
+    }
+    for set in absent {
+        warnings.push(format!(
+            "`{}` is absent: no clips of the set `{}`",
+            set.tables[0], set.name
+        ));
+    }
+    if !far.is_empty() {
+        warnings.push(format!(
+            "{} clips have a valence beyond {MOST_VALENCE}, which is left out: {}",
+            far.len(),
+            first_few(&far)
+        ));
+    }
+    subtitles.report(&clips, warnings);
+    media.report(corpus, from, clips, warnings)
+}
+
+/// A clip of a challenge's data, with what is the same for all.
+pub(super) fn blank(corpus: &str, name: &str, split: Split) -> Clip {
+    Clip {
+        id: name.to_owned(),
+        corpus: Some(corpus.to_owned()),
+        licence: Some(LICENCE.to_owned()),
+        split: Some(split),
+        ..Clip::default()
+    }
+}
+
+/// The files of a challenge's folder.
+pub(super) fn media(from: &Path) -> Result<Media, DataError> {
+    let mut media = Media::default();
+    for folder in FOLDERS {
+        media.add(&from.join(folder), "")?;
+    }
+    media.add_features(from)?;
+    Ok(media)
+}
+
+/// Which set of MER2023 each clip belongs to, by the tables that are there.
+pub(super) fn sets_of_2023(from: &Path) -> Result<BTreeMap<String, &'static str>, DataError> {
+    let mut sets = BTreeMap::new();
+    for set in MER2023.sets {
+        if let Some(path) = first_file(from, &PLACES, set.tables) {
+            let labels = labels(MER2023.corpus, &path, &EMOTIONS)?;
+            sets.extend(labels.into_iter().map(|label| (label.name, set.name)));
+        }
+    }
+    Ok(sets)
+}
+
+/// A labelled clip.
+pub(super) struct Label {
+    pub(super) line: usize,
+    pub(super) name: String,
+    pub(super) emotion: &'static str,
+    pub(super) valence: Option<f32>,
+}
+
+/// Reads a table of `name,discrete,valence`, of which the last may be absent, or a text of name, number of frames, emotion and,
+/// in `*_NCEV.txt`, valence.
+pub(super) fn labels(
+    corpus: &'static str,
+    path: &Path,
+    emotions: &[(&str, &'static str)],
+) -> Result<Vec<Label>, DataError> {
+    let known = |valence: &f32| *valence != NO_VALENCE;
+    if path.extension().is_some_and(|extension| extension == "csv") {
+        let table = Table::read(corpus, path, b',')?;
+        let has_valence = table.columns().iter().any(|column| column == "valence");
+        let label = |row: crate::sources::table::Row| {
+            Ok(Label {
+                line: row.line,
+                name: row.get("name")?.to_owned(),
+                emotion: row.coded("discrete", emotions)?,
+                valence: if has_valence {
+                    row.number("valence")?.filter(known)
+                } else {
+                    None
+                },
+            })
+        };
+        return table.rows().map(label).collect();
+    }
+    let text = fs::read_to_string(path).map_err(|error| DataError::io("read", path, error))?;
+    let lines = text.lines().enumerate();
+    let lines = lines.filter(|(_, line)| !line.trim().is_empty());
+    let label = |(index, line): (usize, &str)| {
+        let refused = |detail: String| DataError::Source {
+            corpus,
+            path: path.to_path_buf(),
+            detail: format!("line {}: {detail}", index + 1),
+        };
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (name, emotion, valence) = match fields[..] {
+            [name, _, emotion] => (name, emotion, None),
+            [name, _, emotion, valence] => (name, emotion, Some(valence)),
+            _ => {
+                return Err(refused(format!(
+                    "it has {} fields, wanted name, number of frames, emotion and perhaps valence",
+                    fields.len()
+                )));
+            }
+        };
+        let valence = valence.map(|text| {
+            let valence = text
+                .parse::<f32>()
+                .ok()
+                .filter(|valence| valence.is_finite());
+            valence.ok_or_else(|| refused(format!("the valence is `{text}`, wanted a number")))
+        });
+        Ok(Label {
+            line: index + 1,
+            name: name.to_owned(),
+            emotion: word_of(emotion, emotions)
+                .ok_or_else(|| refused(format!("the emotion is {}", no_code(emotion, emotions))))?,
+            valence: valence.transpose()?.filter(known),
+        })
+    };
+    lines.map(label).collect()
+}
+
+/// What is said in the clips, in English and Chinese, where it is known.
+#[derive(Default)]
+pub(super) struct Subtitles {
+    path: Option<PathBuf>,
+    texts: HashMap<String, [String; 2]>,
+}
+
+impl Subtitles {
+    /// Reads the table of subtitles; all of them empty if there is none.
+    pub(super) fn read(corpus: &'static str, from: &Path) -> Result<Self, DataError> {
+        let Some(path) = first_file(from, &PLACES, &SUBTITLES) else {
+            return Ok(Self::default());
+        };
+        let table = Table::read(corpus, &path, b',')?;
+        // In `transcription_en_all.csv` the one column of sentences is English; elsewhere it is what was recognised, Chinese.
+        let english_only = path.ends_with("transcription_en_all.csv");
+        let mut texts = HashMap::new();
+        for row in table.rows() {
+            let sentence = row.find("sentence").unwrap_or_default();
+            let english = row.find("english").or(row.find("sentence_en"));
+            let english = english.unwrap_or(if english_only { sentence } else { "" });
+            let chinese = row
+                .find("chinese")
+                .unwrap_or(if english_only { "" } else { sentence });
+            let said = |text: &str| {
+                if text == "nan" {
+                    String::new()
+                } else {
+                    text.to_owned()
+                }
+            };
+            texts.insert(row.get("name")?.to_owned(), [said(english), said(chinese)]);
+        }
+        Ok(Subtitles {
+            path: Some(path),
+            texts,
+        })
+    }
+
+    /// Puts the English subtitle into `transcript` and the Chinese one into `meta.transcript_zh`.
+    pub(super) fn add_to(&self, clip: &mut Clip) {
+        let Some([english, chinese]) = self.texts.get(&clip.id) else {
+            return;
+        };
+        if !english.is_empty() {
+            clip.transcript = Some(english.clone());
+            clip.language = Some("en".to_owned());
+        }
+        if !chinese.is_empty() {
+            clip.meta.insert("transcript_zh".to_owned(), json!(chinese));
+        }
+    }
+
+    /// Says what is missing.
+    pub(super) fn report(&self, clips: &[Clip], warnings: &mut Vec<String>) {
+        let silent = clips.iter().filter(|clip| clip.transcript.is_none());
+        match (&self.path, silent.count()) {
+            (None, _) => warnings.push(format!(
+                "no table of subtitles is there (`{}`): no transcripts",
+                SUBTITLES[0]
+            )),
+            (Some(_), 0) => {}
+            (Some(path), silent) => warnings.push(format!(
+                "{silent} clips have no English subtitle in `{}`, and so no transcript",
+                path.display()
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::Source;
+    use crate::sources::fixture::{clip, corpus, ids, import, refusal};
+
+    const SUBTITLE: &str = "name,chinese,english\na,你好,\"Hello, you.\"\nb,不,\n";
+
+    #[test]
+    fn mer2023_is_read_by_set() {
+        let root = corpus(
+            &[
+                (
+                    "train-label.csv",
+                    "name,discrete,valence\na,happy,2.5\nb,worried,-10\nlost,sad,-1\n",
+                ),
+                (
+                    "test-labels/test1-label.csv",
+                    "name,discrete,valence\nc,angry,-6\n",
+                ),
+                ("test3-label.csv", "name,discrete\nd,surprise\n"),
+                ("transcription-engchi-polish.csv", SUBTITLE),
+            ],
+            &[
+                "train/a.avi",
+                "train/b.avi",
+                "test1/c.avi",
+                "video/d.mp4",
+                "video/e.mp4",
+                "audio/a.wav",
+                "HL-UTT/a.npy",
+                "openface_face/a/a.npy",
+            ],
+        );
+        let (clips, warnings) = import(Source::Mer2023, &root).unwrap();
+        assert_eq!(ids(&clips, Split::Train), ["a", "b"]);
+        assert_eq!(ids(&clips, Split::Test), ["c", "d"]);
+        let a = clip(&clips, "a");
+        assert_eq!(
+            (a.emotion.as_deref(), a.valence),
+            (Some("happy"), Some(0.5))
+        );
+        assert_eq!(a.meta["valence"], json!(2.5));
+        assert_eq!(a.transcript.as_deref(), Some("Hello, you."));
+        assert_eq!(a.meta["transcript_zh"], json!("你好"));
+        assert!(a.audio.as_ref().unwrap().ends_with("audio/a.wav"));
+        assert!(a.features["HL-UTT"].ends_with("HL-UTT/a.npy"));
+        assert!(a.features["openface_face"].ends_with("openface_face/a/a.npy"));
+        let b = clip(&clips, "b");
+        assert_eq!((b.valence, b.transcript.as_ref()), (None, None));
+        let c = clip(&clips, "c");
+        assert_eq!((c.valence, &c.meta["set"]), (None, &json!("test1")));
+        let said = warnings.join("\n");
+        for wanted in [
+            "`test2-label.csv` is absent",
+            "1 clips have a valence beyond 5, which is left out: `c`",
+            "3 clips have no English subtitle",
+            "1 labelled clips are left out, for they have no media file: `lost`",
+            "1 media files are left out, for they have no label: `e`",
+        ] {
+            assert!(said.contains(wanted), "{wanted}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_texts_of_emotion_llama_serve_too() {
+        let root = corpus(
+            &[
+                (
+                    "relative_train_NCEV.txt",
+                    "a 125 sad -10\n\nb 22 surprise -0.61\n",
+                ),
+                (
+                    "transcription_en_all.csv",
+                    "name,sentence\na,Hello.\nb,nan\n",
+                ),
+            ],
+            &["video/a.mp4", "video/b.mp4"],
+        );
+        let (clips, _) = import(Source::Mer2023, &root).unwrap();
+        assert_eq!(clip(&clips, "a").transcript.as_deref(), Some("Hello."));
+        let b = clip(&clips, "b");
+        assert_eq!(
+            (b.transcript.as_ref(), b.valence),
+            (None, Some(-0.61 / 5.0))
+        );
+    }
+
+    #[test]
+    fn later_years_are_read() {
+        let label = "name,discrete,valence\na,neutral,0\n";
+        let root = corpus(
+            &[
+                ("label-disdim.csv", label),
+                ("reference-noise.csv", "name,discrete\nb,Happy\n"),
+                ("track1_train_disdim.csv", label),
+                ("track1_train.csv", "name,discrete\nb,worry\n"),
+                ("subtitle_chieng.csv", SUBTITLE),
+            ],
+            &["video-labeled/a.mp4", "video/b.mp4", "audio/a.wav"],
+        );
+        let (clips, _) = import(Source::Mer2024, &root).unwrap();
+        assert_eq!(
+            (ids(&clips, Split::Train), ids(&clips, Split::Test)),
+            (vec!["a"], vec!["b"])
+        );
+        assert_eq!(clip(&clips, "b").meta["set"], json!("noise"));
+        let (clips, warnings) = import(Source::Mer2025, &root).unwrap();
+        assert_eq!(ids(&clips, Split::Train), ["a"]);
+        assert!(
+            warnings[0].contains("`track1_test_dis.csv` is absent"),
+            "{warnings:?}"
+        );
+        let (clips, _) = import(Source::Mer2026, &root).unwrap();
+        assert_eq!(clip(&clips, "b").emotion.as_deref(), Some("worried"));
+    }
+
+    #[test]
+    fn bad_tables_are_refused_with_their_line() {
+        for (name, text, wanted) in [
+            (
+                "train-label.csv",
+                "name,discrete,valence\na,hapy,1\n",
+                "line 2: `discrete` is `hapy`, wanted one of neutral",
+            ),
+            (
+                "train-label.csv",
+                "name,discrete,valence\na,happy,x\n",
+                "line 2: `valence` is `x`, wanted a number",
+            ),
+            (
+                "train-label.csv",
+                "name,discrete,valence\na,happy\n",
+                "line: 2",
+            ),
+            (
+                "train-label.csv",
+                "name,discrete\na,sad\na,sad\n",
+                "line 3: `a` was labelled before",
+            ),
+            (
+                "train-label.csv",
+                "name,emotion\na,sad\n",
+                "no column `discrete`",
+            ),
+            (
+                "relative_train_NCEV.txt",
+                "a 3 sad 1\nb 3\n",
+                "line 2: it has 2 fields, wanted name",
+            ),
+            (
+                "relative_train_NCEV.txt",
+                "a 3 sda 1\n",
+                "line 1: the emotion is `sda`",
+            ),
+            (
+                "relative_train_NCEV.txt",
+                "a 3 sad low\n",
+                "line 1: the valence is `low`",
+            ),
+            (
+                "other.csv",
+                "name\n",
+                "wanted at least one of the tables `train-label.csv`",
+            ),
+        ] {
+            let message = refusal(Source::Mer2023, &corpus(&[(name, text)], &["video/a.mp4"]));
+            assert!(message.contains(wanted), "{wanted}: {message}");
+        }
+    }
+}
