@@ -14,7 +14,7 @@ use crate::sources::table::Table;
 const CORPUS: &str = "dfew";
 
 /// The numbers of the expressions.
-const EMOTIONS: [(&str, &str); 7] = [
+pub(super) const EMOTIONS: [(&str, &str); 7] = [
     ("1", "happy"),
     ("2", "sad"),
     ("3", "neutral"),

@@ -304,6 +304,7 @@ fn speaker(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::LabelSet;
     use crate::sources::Source;
     use crate::sources::fixture::{clip, corpus, ids, import, refusal};
 
@@ -395,6 +396,17 @@ mod tests {
                 .any(|said| said.contains("six emotions: xxx 1")),
             "{warnings:?}"
         );
+        let labels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/labels");
+        for ways in [Ways::Four, Ways::Six] {
+            let set = LabelSet::read(&labels.join(format!("{}.yaml", ways.corpus()))).unwrap();
+            let emotions = RATED.iter().filter_map(|(code, _)| ways.emotion(code));
+            let mut classes: Vec<_> = emotions
+                .map(|emotion| set.index(emotion).unwrap())
+                .collect();
+            classes.sort_unstable();
+            classes.dedup();
+            assert_eq!(classes.len(), set.len());
+        }
     }
 
     #[test]

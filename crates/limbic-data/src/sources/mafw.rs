@@ -15,7 +15,7 @@ use crate::sources::table::{no_code, word_of};
 const CORPUS: &str = "mafw";
 
 /// The corpus's own words for its emotions.
-const EMOTIONS: [(&str, &str); 11] = [
+pub(super) const EMOTIONS: [(&str, &str); 11] = [
     ("anger", "anger"),
     ("disgust", "disgust"),
     ("fear", "fear"),

@@ -172,7 +172,7 @@ pub(crate) fn folders(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
 pub(crate) fn first_file(from: &Path, places: &[&str], names: &[&str]) -> Option<PathBuf> {
     let mut paths = names
         .iter()
-        .flat_map(|name| places.iter().map(|place| from.join(place).join(name)));
+        .flat_map(|name| places.iter().map(move |place| from.join(place).join(name)));
     paths.find(|path| path.is_file())
 }
 

@@ -13,7 +13,7 @@ use crate::sources::table::Table;
 const CORPUS: &str = "meld";
 
 /// The corpus's own words for its emotions.
-const EMOTIONS: [(&str, &str); 7] = [
+pub(super) const EMOTIONS: [(&str, &str); 7] = [
     ("anger", "anger"),
     ("disgust", "disgust"),
     ("fear", "fear"),

@@ -14,7 +14,7 @@ use crate::sources::mer;
 use crate::sources::table::{no_code, word_of};
 
 /// The nine emotions, with the noun forms that MER-Factory writes.
-const EMOTIONS: [(&str, &str); 16] = [
+pub(super) const EMOTIONS: [(&str, &str); 16] = [
     ("neutral", "neutral"),
     ("angry", "angry"),
     ("happy", "happy"),

@@ -288,6 +288,7 @@ fn fields(line: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::LabelSet;
 
     #[test]
     fn fields_are_unquoted() {
@@ -295,6 +296,51 @@ mod tests {
             fields(r#"1,"a, b","say ""oh""","#),
             ["1", "a, b", "say \"oh\"", ""]
         );
+    }
+
+    /// Pages say where a corpus is to be had, how it lies on disk and how it is split.
+    #[test]
+    fn every_corpus_has_a_page() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+        let older = fs::read_to_string(docs.join("datasets.md")).unwrap();
+        let lacking = Source::ALL.iter().filter(|(_, name)| {
+            let page = fs::read_to_string(docs.join(format!("sources/{name}.md")));
+            let command = format!("limbic data import {name} --from");
+            !page.as_ref().unwrap_or(&older).contains(&command)
+        });
+        let lacking: Vec<&str> = lacking.map(|(_, name)| *name).collect();
+        assert!(
+            lacking.is_empty(),
+            "no page docs/sources/NAME.md with the command for {lacking:?}"
+        );
+    }
+
+    #[test]
+    fn emotions_of_corpora_are_in_their_label_sets() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/labels");
+        let sets: [(&str, &[(&str, &str)]); 8] = [
+            ("mer2023-6", &mer::EMOTIONS),
+            ("mer2024-6", &mer::EMOTIONS),
+            ("mer2025-6", &mer::EMOTIONS),
+            ("mer2026-6", &mer::EMOTIONS),
+            ("merr-9", &merr::EMOTIONS),
+            ("meld-7", &meld::EMOTIONS),
+            ("dfew-7", &dfew::EMOTIONS),
+            ("mafw-11", &mafw::EMOTIONS),
+        ];
+        for (name, emotions) in sets {
+            let set = LabelSet::read(&folder.join(format!("{name}.yaml"))).unwrap();
+            for (code, emotion) in emotions {
+                let index = set.index(emotion);
+                assert!(index.is_some(), "`{emotion}` of {name}");
+                // Numbers are no words that a model answers with.
+                if code.parse::<u8>().is_err() {
+                    assert_eq!(set.index(code), index, "`{code}` of {name}");
+                }
+            }
+            let known = |name: &&str| emotions.iter().any(|(_, emotion)| emotion == name);
+            assert!(set.names().iter().all(known), "{name}");
+        }
     }
 
     #[test]

@@ -16,6 +16,18 @@ const CORPUS: &str = "ravdess";
 /// Deepest folder that is searched: the archives unpack to a folder an actor, perhaps inside one an archive.
 const DEPTH: usize = 2;
 
+/// The emotions in the order of their numbers, as in `configs/labels/ravdess-8.yaml`.
+const EMOTIONS: [&str; 8] = [
+    "neutral",
+    "calm",
+    "happy",
+    "sad",
+    "angry",
+    "fearful",
+    "disgusted",
+    "surprised",
+];
+
 /// The files of a performance, by modality.
 #[derive(Default)]
 struct Performance {
@@ -116,16 +128,6 @@ fn clip(name: &str) -> Option<Clip> {
         ],
         sentence,
     )?;
-    let emotions = [
-        "neutral",
-        "calm",
-        "happy",
-        "sad",
-        "angry",
-        "fearful",
-        "disgusted",
-        "surprised",
-    ];
     let repetition: u8 = repetition
         .parse()
         .ok()
@@ -134,7 +136,7 @@ fn clip(name: &str) -> Option<Clip> {
     Some(Clip {
         id: name.to_owned(),
         transcript: Some(sentence.to_owned()),
-        emotion: Some(pick(&emotions, emotion)?.to_owned()),
+        emotion: Some(pick(&EMOTIONS, emotion)?.to_owned()),
         speaker: Some(actor.to_owned()),
         corpus: Some(CORPUS.to_owned()),
         licence: Some("CC-BY-NC-SA-4.0".to_owned()),
@@ -168,6 +170,7 @@ fn split(actor: u8) -> Split {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::LabelSet;
     use crate::sources::Source;
     use crate::sources::fixture::{clip, corpus, ids, import, refusal};
 
@@ -228,6 +231,13 @@ mod tests {
                 && warnings[0].contains("`03-01-09-01-01-01-23`, `04-01-05-01-01-01-23`, `notes`"),
             "{warnings:?}"
         );
+    }
+
+    #[test]
+    fn the_label_set_has_the_emotions_in_their_order() {
+        let path = "../../configs/labels/ravdess-8.yaml";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        assert_eq!(LabelSet::read(&path).unwrap().names(), EMOTIONS);
     }
 
     #[test]
