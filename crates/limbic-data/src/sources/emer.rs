@@ -121,7 +121,7 @@ pub(super) fn clips(
             continue;
         }
         if clip.transcript.is_none() {
-            subtitles.add_to(&mut clip);
+            subtitles.add_to(&name, &mut clip);
         }
         kept.extend(media.give(&name, clip));
     }
@@ -132,7 +132,10 @@ pub(super) fn clips(
             first_few(&empty)
         ));
     }
-    if kept.iter().any(|clip| clip.transcript.is_none()) {
+    if kept
+        .iter()
+        .any(|clip| clip.language.as_deref() != Some("en"))
+    {
         subtitles.report(&kept, warnings);
     }
     media.report(corpus, from, kept, warnings)

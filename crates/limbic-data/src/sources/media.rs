@@ -57,11 +57,13 @@ impl Media {
         Ok(())
     }
 
-    /// Lets clips have a file of features, `NAME.npy` or `NAME/NAME.npy`, of each folder in `from` that has one for them; the
-    /// folder's name is that of the feature.
+    /// Lets clips have a file of features, `NAME.npy` or `NAME/NAME.npy`, of each folder in `from` that has one for them and was
+    /// not searched for media; the folder's name is that of the feature.
     pub(crate) fn add_features(&mut self, from: &Path) -> Result<(), DataError> {
         for folder in folders(from)? {
-            if let Some(name) = folder.file_name().and_then(|name| name.to_str()) {
+            if !self.looked_in.contains(&folder)
+                && let Some(name) = folder.file_name().and_then(|name| name.to_str())
+            {
                 self.features.push((name.to_owned(), folder.clone()));
             }
         }

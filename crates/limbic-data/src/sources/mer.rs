@@ -191,7 +191,7 @@ pub(super) fn clips(
                     far.push(name.clone());
                 }
             }
-            subtitles.add_to(&mut clip);
+            subtitles.add_to(name, &mut clip);
             clips.extend(media.give(name, clip));
         }
     }
@@ -366,14 +366,16 @@ impl Subtitles {
         })
     }
 
-    /// Puts the English subtitle into `transcript` and the Chinese one into `meta.transcript_zh`.
-    pub(super) fn add_to(&self, clip: &mut Clip) {
-        let Some([english, chinese]) = self.texts.get(&clip.id) else {
+    /// Puts the English subtitle into `transcript`, or the Chinese one where it alone is there; the Chinese one also into
+    /// `meta.transcript_zh`.
+    pub(super) fn add_to(&self, name: &str, clip: &mut Clip) {
+        let Some([english, chinese]) = self.texts.get(name) else {
             return;
         };
-        if !english.is_empty() {
-            clip.transcript = Some(english.clone());
-            clip.language = Some("en".to_owned());
+        let said = [(english, "en"), (chinese, "zh")];
+        if let Some((text, language)) = said.into_iter().find(|(text, _)| !text.is_empty()) {
+            clip.transcript = Some(text.clone());
+            clip.language = Some(language.to_owned());
         }
         if !chinese.is_empty() {
             clip.meta.insert("transcript_zh".to_owned(), json!(chinese));
@@ -382,17 +384,30 @@ impl Subtitles {
 
     /// Says what is missing.
     pub(super) fn report(&self, clips: &[Clip], warnings: &mut Vec<String>) {
-        let silent = clips.iter().filter(|clip| clip.transcript.is_none());
-        match (&self.path, silent.count()) {
-            (None, _) => warnings.push(format!(
+        let Some(path) = &self.path else {
+            warnings.push(format!(
                 "no table of subtitles is there (`{}`): no transcripts",
                 SUBTITLES[0]
-            )),
-            (Some(_), 0) => {}
-            (Some(path), silent) => warnings.push(format!(
-                "{silent} clips have no English subtitle in `{}`, and so no transcript",
-                path.display()
-            )),
+            ));
+            return;
+        };
+        let count = |language: Option<&str>| {
+            let clips = clips.iter();
+            clips
+                .filter(|clip| clip.language.as_deref() == language)
+                .count()
+        };
+        let path = path.display();
+        for (count, lack) in [
+            (
+                count(Some("zh")),
+                "no English subtitle in it, so their transcript is Chinese",
+            ),
+            (count(None), "no subtitle in it, and so no transcript"),
+        ] {
+            if count > 0 {
+                warnings.push(format!("`{path}`: {count} clips have {lack}"));
+            }
         }
     }
 }
@@ -446,14 +461,16 @@ mod tests {
         assert!(a.features["HL-UTT"].ends_with("HL-UTT/a.npy"));
         assert!(a.features["openface_face"].ends_with("openface_face/a/a.npy"));
         let b = clip(&clips, "b");
-        assert_eq!((b.valence, b.transcript.as_ref()), (None, None));
+        assert_eq!((b.valence, b.transcript.as_deref()), (None, Some("不")));
+        assert_eq!(b.language.as_deref(), Some("zh"));
         let c = clip(&clips, "c");
         assert_eq!((c.valence, &c.meta["set"]), (None, &json!("test1")));
         let said = warnings.join("\n");
         for wanted in [
             "`test2-label.csv` is absent",
             "1 clips have a valence beyond 5, which is left out: `c`",
-            "3 clips have no English subtitle",
+            "1 clips have no English subtitle in it, so their transcript is Chinese",
+            "2 clips have no subtitle in it",
             "1 labelled clips are left out, for they have no media file: `lost`",
             "1 media files are left out, for they have no label: `e`",
         ] {

@@ -133,7 +133,7 @@ pub(super) fn clips(
             undescribed.push(name.clone());
             continue;
         }
-        subtitles.add_to(&mut clip);
+        subtitles.add_to(&name, &mut clip);
         if clip.transcript.is_none()
             && let Some(said) = text("text")
         {

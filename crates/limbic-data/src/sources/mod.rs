@@ -4,6 +4,7 @@
 mod crema_d;
 mod dfew;
 mod emer;
+mod emo_prefer;
 mod emodb;
 #[cfg(test)]
 mod fixture;
@@ -67,6 +68,8 @@ pub enum Source {
     MerCaptionPlus,
     /// Human-OV of MER 2026: free words by people, all of them `train`.
     HumanOv,
+    /// EmoPrefer and EmoPrefer V2 of MER 2026: pairs of descriptions with the preferred one, all of them `train`.
+    EmoPrefer,
     /// MELD (Poria et al., ACL 2019): Friends, seven emotions and sentiment, split officially.
     Meld,
     /// IEMOCAP (Busso et al. 2008) with four emotions, excited counting as happy; session 5 is `test`.
@@ -122,6 +125,7 @@ impl Source {
         (Source::MerCaption, "mer-caption"),
         (Source::MerCaptionPlus, "mer-caption-plus"),
         (Source::HumanOv, "human-ov"),
+        (Source::EmoPrefer, "emo-prefer"),
         (Source::Meld, "meld"),
         (Source::Iemocap4, "iemocap-4"),
         (Source::Iemocap6, "iemocap-6"),
@@ -154,6 +158,7 @@ impl Source {
             Source::MerCaption => emer::clips(&emer::MER_CAPTION, from, &mut warnings)?,
             Source::MerCaptionPlus => emer::clips(&emer::MER_CAPTION_PLUS, from, &mut warnings)?,
             Source::HumanOv => emer::clips(&emer::HUMAN_OV, from, &mut warnings)?,
+            Source::EmoPrefer => emo_prefer::clips(from, &mut warnings)?,
             Source::Meld => meld::clips(from, &mut warnings)?,
             Source::Iemocap4 => iemocap::clips(iemocap::Ways::Four, from, &mut warnings)?,
             Source::Iemocap6 => iemocap::clips(iemocap::Ways::Six, from, &mut warnings)?,
