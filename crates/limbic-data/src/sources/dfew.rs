@@ -81,7 +81,7 @@ pub(super) fn clips(from: &Path, warnings: &mut Vec<String>) -> Result<Vec<Clip>
     for name in VIDEOS {
         let folder = from.join(name);
         media.add(&folder, "")?;
-        // The originals come in parts.
+        // Some copies keep the originals in parts.
         if folder.is_dir() {
             for part in folders(&folder)? {
                 media.add(&part, "")?;

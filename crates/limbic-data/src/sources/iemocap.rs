@@ -68,7 +68,8 @@ pub(super) fn clips(
     let mut media = Media::default();
     // Cut and cropped to the speaker by MERBench's script; the corpus's own videos show both actors.
     media.add(&from.join("subvideo-tgt"), "")?;
-    let (mut clips, mut others) = (Vec::new(), BTreeMap::<String, usize>::new());
+    let (mut clips, mut far) = (Vec::new(), Vec::new());
+    let mut others: BTreeMap<String, usize> = BTreeMap::new();
     let mut turns = Vec::new();
     for session in 1..=5 {
         let folder = from.join(format!("Session{session}"));
@@ -140,8 +141,7 @@ pub(super) fn clips(
             } else {
                 Split::Train
             }),
-            // The scale is from 1 to 5.
-            valence: Some((turn.scores[0] - 3.0) / 2.0),
+            valence: Some((turn.scores[0] - 3.0) / 2.0).filter(|valence| valence.abs() <= 1.0),
             ..Clip::default()
         };
         let dialogue = turn
@@ -154,12 +154,24 @@ pub(super) fn clips(
             ("label", json!(turn.code)),
             ("start", json!(turn.start)),
             ("end", json!(turn.end)),
+            ("valence", json!(turn.scores[0])),
             ("activation", json!(turn.scores[1])),
             ("dominance", json!(turn.scores[2])),
         ] {
             clip.meta.insert(key.to_owned(), value);
         }
+        // The scale is from 1 to 5; a few published means lie beside it.
+        if clip.valence.is_none() {
+            far.push(clip.id.clone());
+        }
         clips.extend(media.give(&turn.name, clip));
+    }
+    if !far.is_empty() {
+        warnings.push(format!(
+            "{} turns have a valence that is not from 1 to 5, which is left out: {}",
+            far.len(),
+            first_few(&far)
+        ));
     }
     if !others.is_empty() {
         let counts: Vec<String> = others
@@ -210,7 +222,7 @@ struct Turn {
     start: f64,
     end: f64,
     code: String,
-    /// Valence, activation and dominance, 1 to 5.
+    /// Mean valence, activation and dominance.
     scores: [f32; 3],
     agreement: Option<f32>,
 }
@@ -229,10 +241,6 @@ fn read_turns(corpus: &'static str, path: &Path, text: &str) -> Result<Vec<Turn>
                 turn.agreement = agreement(&turn.code, &answers);
             }
         } else if line.starts_with('[') {
-            // The heading names the fields in the same way.
-            if line.starts_with("[START_TIME") || line.starts_with("% [START_TIME") {
-                continue;
-            }
             answers.clear();
             turns.push(turn(line).ok_or_else(|| DataError::Source {
                 corpus,
@@ -268,9 +276,6 @@ fn turn(line: &str) -> Option<Turn> {
         return None;
     };
     let scores = [valence as f32, activation as f32, dominance as f32];
-    if scores.iter().any(|score| !(1.0..=5.0).contains(score)) {
-        return None;
-    }
     Some(Turn {
         name: name.to_owned(),
         start,
@@ -330,7 +335,7 @@ mod tests {
                 ),
                 (
                     "Session5/dialog/EmoEvaluation/Ses05M_script01_1.txt",
-                    "[0.5 - 1.0]\tSes05M_script01_1_F000\tsad\t[2.0, 2.0, 2.0]\n",
+                    "[0.5 - 1.0]\tSes05M_script01_1_F000\tsad\t[5.5, 2.0, 2.0]\n",
                 ),
             ],
             &[
@@ -371,6 +376,7 @@ mod tests {
             "Session2/dialog/EmoEvaluation` is absent",
             "4 turns have no transcript",
             "2 turns are left out, for their majority is none of the four emotions: fru 1, xxx 1",
+            "1 turns have a valence that is not from 1 to 5, which is left out: `Ses05M_script01_1_F000`",
             "no media file: `Ses01F_impro01_F002`",
             "no label: `Ses01F_impro01_F000`, `Ses01F_impro01_F001`",
         ] {
@@ -414,7 +420,7 @@ mod tests {
         for line in [
             "[6.2 - 8.2]\tSes01F_impro01_M000\texc",
             "[6.2]\ta\tb\t[1, 2, 3]",
-            "[1 - 2]\ta\tb\t[1, 2, 9]",
+            "[1 - 2]\ta\tb\t[1, 2]",
         ] {
             let text = format!("% heading\n{line}\n");
             let root = corpus(

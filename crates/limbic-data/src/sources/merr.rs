@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::clip::{Clip, Split};
 use crate::error::DataError;
@@ -138,7 +138,8 @@ pub(super) fn clips(
             && let Some(said) = text("text")
         {
             // MERR's own text is the Chinese subtitle or its translation.
-            clip.language = Some(if said.is_ascii() { "en" } else { "zh" }.to_owned());
+            let chinese = said.contains(|character| ('\u{4e00}'..='\u{9fff}').contains(&character));
+            clip.language = Some(if chinese { "zh" } else { "en" }.to_owned());
             clip.transcript = Some(said);
         }
         let rest = annotation
@@ -179,7 +180,8 @@ fn words(value: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
+
     use crate::sources::Source;
     use crate::sources::fixture::{clip, corpus, import, refusal};
 
@@ -188,7 +190,7 @@ mod tests {
             "a": {
                 "AU_list": ["AU05"], "visual_prior_list": ["eyes widened", "mouth open"],
                 "audio_prior_list": "A loud voice.", "peak_index": "23", "pseu_emotion": "surprise",
-                "text": "Oh!", "caption": "She gasps.", "smp_reason_caption": "She gasps, so she is surprised.",
+                "text": "Oh – you’re here!", "caption": "She gasps.", "smp_reason_caption": "She gasps, so she is surprised.",
             },
             "b": {"pseu_emotion": "doubtful", "caption": "He frowns.", "reason_caption": "He frowns: doubt."},
             "c": {"pseu_emotion": "sad"},
@@ -221,7 +223,7 @@ mod tests {
         assert_eq!(a.seen.as_deref(), Some("eyes widened, mouth open"));
         assert_eq!(
             (a.heard.as_deref(), a.transcript.as_deref()),
-            (Some("A loud voice."), Some("Oh!"))
+            (Some("A loud voice."), Some("Oh – you’re here!"))
         );
         assert_eq!(a.meta.keys().collect::<Vec<_>>(), ["AU_list", "peak_index"]);
         assert!(a.features.contains_key("maeV_399_UTT"));

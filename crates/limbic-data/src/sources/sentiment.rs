@@ -49,6 +49,14 @@ pub(super) const SIMS_V2: Corpus = Corpus {
     most: 1.0,
 };
 
+/// Folders of clips named `video_id` and `clip_id` with a line between: CMU-MOSI's own, and those that MERBench copies to.
+const FLAT: [&str; 4] = [
+    "Raw/Video/Segmented",
+    "Raw/Audio/WAV_16000/Segmented",
+    "subvideo",
+    "subaudio",
+];
+
 const MODES: [(&str, &str); 4] = [
     ("train", "train"),
     ("valid", "validation"),
@@ -88,6 +96,9 @@ pub(super) fn clips(
             media.add(&video, &format!("{name}/"))?;
         }
     }
+    for folder in FLAT {
+        media.add(&from.join(folder), "")?;
+    }
     let (mut clips, mut seen) = (Vec::new(), BTreeSet::new());
     for row in Table::read(corpus.name, &path, b',')?.rows() {
         let (video, number) = (row.get("video_id")?, row.get("clip_id")?);
@@ -97,14 +108,13 @@ pub(super) fn clips(
                 "clip `{number}` of `{video}` stands on a line before; remove one of them"
             )));
         }
-        // Spreadsheets strip the zeros that CH-SIMS pads its file names with.
-        let padded = format!("{video}/{number:0>4}");
-        let exact = format!("{video}/{number}");
-        let name = if media.has(&exact) || !media.has(&padded) {
-            exact
-        } else {
-            padded
-        };
+        // Spreadsheets strip the zeros that CH-SIMS pads its file names with; CMU's own folders are flat.
+        let names = [
+            format!("{video}/{number}"),
+            format!("{video}/{number:0>4}"),
+            id.clone(),
+        ];
+        let name = names.iter().find(|name| media.has(name)).unwrap_or(&id);
         let Some(label) = row.number("label")? else {
             return Err(row.refused("`label` is empty, wanted a number"));
         };
@@ -116,7 +126,7 @@ pub(super) fn clips(
         }
         let text = row.get("text")?.to_owned();
         let mut clip = Clip {
-            id,
+            id: id.clone(),
             transcript: Some(text).filter(|text| !text.is_empty()),
             sentiment: Some(label / corpus.most),
             corpus: Some(corpus.name.to_owned()),
@@ -146,7 +156,7 @@ pub(super) fn clips(
             clip.meta
                 .insert("annotation".to_owned(), Value::from(annotation));
         }
-        clips.extend(media.give(&name, clip));
+        clips.extend(media.give(name, clip));
     }
     media.report(corpus.name, from, clips, warnings)
 }
@@ -198,6 +208,19 @@ mod tests {
                 ]
             );
         }
+    }
+
+    #[test]
+    fn the_flat_folders_of_cmu_serve_too() {
+        let rows = "v,1,Yes.,3.0,,,,Positive,test\n";
+        let media = [
+            "Raw/Video/Segmented/v_1.mp4",
+            "Raw/Audio/WAV_16000/Segmented/v_1.wav",
+        ];
+        let root = corpus(&[("label.csv", &format!("{HEADING}{rows}"))], &media);
+        let (clips, warnings) = import(Source::CmuMosi, &root).unwrap();
+        assert!(clips[0].video.is_some() && clips[0].audio.is_some());
+        assert!(warnings.is_empty(), "{warnings:?}");
     }
 
     #[test]
