@@ -193,6 +193,13 @@ mod tests {
     }
 
     #[test]
+    fn a_torn_line_is_named() {
+        let message = read("name,emotion\na,sad\nb\n").unwrap_err();
+        assert!(message.contains("line: 3"), "{message}");
+        assert!(read("").unwrap_err().contains("it is empty"));
+    }
+
+    #[test]
     fn codes_and_numbers_are_read() {
         let words = [("hap", "happy"), ("sad", "sad")];
         let table = read("code,value\nHAP,-0.5\nhat,\nsad,x\n").unwrap();
@@ -211,12 +218,5 @@ mod tests {
             message.contains("line 4: `value` is `x`, wanted a number"),
             "{message}"
         );
-    }
-
-    #[test]
-    fn a_torn_line_is_named() {
-        let message = read("name,emotion\na,sad\nb\n").unwrap_err();
-        assert!(message.contains("line: 3"), "{message}");
-        assert!(read("").unwrap_err().contains("it is empty"));
     }
 }
