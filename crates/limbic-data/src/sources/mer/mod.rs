@@ -1,16 +1,20 @@
 //! The Multimodal Emotion Recognition challenges of 2023 to 2026 (Lian et al.): one layout of videos, sounds, faces, subtitles
 //! and tables of `name,discrete,valence`, under other names each year.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
-use std::path::{Path, PathBuf};
+mod labels;
+mod subtitles;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde_json::json;
 
 use crate::clip::{Clip, Split};
 use crate::error::DataError;
 use crate::sources::media::{Media, first_few, first_file};
-use crate::sources::table::{Table, no_code, word_of};
+
+pub(super) use labels::{Label, labels};
+pub(super) use subtitles::Subtitles;
 
 /// The licence that the challenges' data sets state, beside an agreement that allows academic research only.
 pub(super) const LICENCE: &str = "CC-BY-NC-4.0";
@@ -29,14 +33,12 @@ pub(super) const EMOTIONS: [(&str, &str); 10] = [
     ("worry", "worried"),
 ];
 
-/// Stands where a clip has no valence.
-const NO_VALENCE: f32 = -10.0;
 /// Valences lie within this of 0.
 const MOST_VALENCE: f32 = 5.0;
 
 /// Folders of videos and sounds: as `video/` and `audio/` since 2025 and in every processed copy, by set in 2023, by what is
 /// labelled in 2024.
-const FOLDERS: [&str; 15] = [
+const FOLDERS: [&str; 12] = [
     "video",
     "audio",
     "train",
@@ -47,27 +49,12 @@ const FOLDERS: [&str; 15] = [
     "video-labeled",
     "video-unlabeled-with-test2noise",
     "video-unlabeled",
-    "audio-labeled",
-    "audio-unlabeled-with-test2noise",
-    "audio-unlabeled",
     "MER2024_semi",
     "MER2024_noise",
 ];
 
 /// Where tables lie: beside the media, or in the folders that MER2023's archives unpack to.
 const PLACES: [&str; 4] = ["", "mer2023train", "test-labels", "test_labels"];
-
-/// Tables of subtitles, the checked ones first.
-const SUBTITLES: [&str; 8] = [
-    "subtitle_chieng.csv",
-    "track1_subtitle_chieng.csv",
-    "transcription-engchi-polish.csv",
-    "label-transcription.csv",
-    "transcription_en_all.csv",
-    "transcription_all_new.csv",
-    "transcription-merge.csv",
-    "transcription.csv",
-];
 
 /// A challenge of one year.
 pub(super) struct Edition {
@@ -82,76 +69,52 @@ struct Set {
     tables: &'static [&'static str],
 }
 
+const fn set(name: &'static str, split: Split, tables: &'static [&'static str]) -> Set {
+    Set {
+        name,
+        split,
+        tables,
+    }
+}
+
 pub(super) const MER2023: Edition = Edition {
     corpus: "mer2023",
     sets: &[
-        Set {
-            name: "train",
-            split: Split::Train,
-            tables: &["train-label.csv", "relative_train_NCEV.txt"],
-        },
-        Set {
-            name: "test1",
-            split: Split::Test,
-            tables: &["test1-label.csv"],
-        },
-        Set {
-            name: "test2",
-            split: Split::Test,
-            tables: &["test2-label.csv"],
-        },
-        Set {
-            name: "test3",
-            split: Split::Test,
-            tables: &["test3-label.csv", "relative_test3_NCEV.txt"],
-        },
+        set(
+            "train",
+            Split::Train,
+            &["train-label.csv", "relative_train_NCEV.txt"],
+        ),
+        set("test1", Split::Test, &["test1-label.csv"]),
+        set("test2", Split::Test, &["test2-label.csv"]),
+        set(
+            "test3",
+            Split::Test,
+            &["test3-label.csv", "relative_test3_NCEV.txt"],
+        ),
     ],
 };
 
 pub(super) const MER2024: Edition = Edition {
     corpus: "mer2024",
     sets: &[
-        Set {
-            name: "train",
-            split: Split::Train,
-            tables: &["label-disdim.csv"],
-        },
-        Set {
-            name: "semi",
-            split: Split::Test,
-            tables: &["reference-semi.csv"],
-        },
-        Set {
-            name: "noise",
-            split: Split::Test,
-            tables: &["reference-noise.csv"],
-        },
+        set("train", Split::Train, &["label-disdim.csv"]),
+        set("semi", Split::Test, &["reference-semi.csv"]),
+        set("noise", Split::Test, &["reference-noise.csv"]),
     ],
 };
 
 pub(super) const MER2025: Edition = Edition {
     corpus: "mer2025",
     sets: &[
-        Set {
-            name: "train",
-            split: Split::Train,
-            tables: &["track1_train_disdim.csv"],
-        },
-        Set {
-            name: "test",
-            split: Split::Test,
-            tables: &["track1_test_dis.csv"],
-        },
+        set("train", Split::Train, &["track1_train_disdim.csv"]),
+        set("test", Split::Test, &["track1_test_dis.csv"]),
     ],
 };
 
 pub(super) const MER2026: Edition = Edition {
     corpus: "mer2026",
-    sets: &[Set {
-        name: "train",
-        split: Split::Train,
-        tables: &["track1_train.csv"],
-    }],
+    sets: &[set("train", Split::Train, &["track1_train.csv"])],
 };
 
 pub(super) fn clips(
@@ -254,162 +217,6 @@ pub(super) fn sets_of_2023(from: &Path) -> Result<BTreeMap<String, &'static str>
         }
     }
     Ok(sets)
-}
-
-/// A labelled clip.
-pub(super) struct Label {
-    pub(super) line: usize,
-    pub(super) name: String,
-    pub(super) emotion: &'static str,
-    pub(super) valence: Option<f32>,
-}
-
-/// Reads a table of `name,discrete,valence`, of which the last may be absent, or a text of name, number of frames, emotion and,
-/// in `*_NCEV.txt`, valence.
-pub(super) fn labels(
-    corpus: &'static str,
-    path: &Path,
-    emotions: &[(&str, &'static str)],
-) -> Result<Vec<Label>, DataError> {
-    let known = |valence: &f32| *valence != NO_VALENCE;
-    if path.extension().is_some_and(|extension| extension == "csv") {
-        let table = Table::read(corpus, path, b',')?;
-        let has_valence = table.columns().iter().any(|column| column == "valence");
-        let label = |row: crate::sources::table::Row| {
-            Ok(Label {
-                line: row.line,
-                name: row.get("name")?.to_owned(),
-                emotion: row.coded("discrete", emotions)?,
-                valence: if has_valence {
-                    row.number("valence")?.filter(known)
-                } else {
-                    None
-                },
-            })
-        };
-        return table.rows().map(label).collect();
-    }
-    let text = fs::read_to_string(path).map_err(|error| DataError::io("read", path, error))?;
-    let lines = text.lines().enumerate();
-    let lines = lines.filter(|(_, line)| !line.trim().is_empty());
-    let label = |(index, line): (usize, &str)| {
-        let refused = |detail: String| DataError::Source {
-            corpus,
-            path: path.to_path_buf(),
-            detail: format!("line {}: {detail}", index + 1),
-        };
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (name, emotion, valence) = match fields[..] {
-            [name, _, emotion] => (name, emotion, None),
-            [name, _, emotion, valence] => (name, emotion, Some(valence)),
-            _ => {
-                return Err(refused(format!(
-                    "it has {} fields, wanted name, number of frames, emotion and perhaps valence",
-                    fields.len()
-                )));
-            }
-        };
-        let valence = valence.map(|text| {
-            let valence = text
-                .parse::<f32>()
-                .ok()
-                .filter(|valence| valence.is_finite());
-            valence.ok_or_else(|| refused(format!("the valence is `{text}`, wanted a number")))
-        });
-        Ok(Label {
-            line: index + 1,
-            name: name.to_owned(),
-            emotion: word_of(emotion, emotions)
-                .ok_or_else(|| refused(format!("the emotion is {}", no_code(emotion, emotions))))?,
-            valence: valence.transpose()?.filter(known),
-        })
-    };
-    lines.map(label).collect()
-}
-
-/// What is said in the clips, in English and Chinese, where it is known.
-#[derive(Default)]
-pub(super) struct Subtitles {
-    path: Option<PathBuf>,
-    texts: HashMap<String, [String; 2]>,
-}
-
-impl Subtitles {
-    /// Reads the table of subtitles; all of them empty if there is none.
-    pub(super) fn read(corpus: &'static str, from: &Path) -> Result<Self, DataError> {
-        let Some(path) = first_file(from, &PLACES, &SUBTITLES) else {
-            return Ok(Self::default());
-        };
-        let table = Table::read(corpus, &path, b',')?;
-        // In `transcription_en_all.csv` the one column of sentences is English; elsewhere it is what was recognised, Chinese.
-        let english_only = path.ends_with("transcription_en_all.csv");
-        let mut texts = HashMap::new();
-        for row in table.rows() {
-            let sentence = row.find("sentence").unwrap_or_default();
-            let english = row.find("english").or(row.find("sentence_en"));
-            let english = english.unwrap_or(if english_only { sentence } else { "" });
-            let chinese = row
-                .find("chinese")
-                .unwrap_or(if english_only { "" } else { sentence });
-            let said = |text: &str| {
-                if text == "nan" {
-                    String::new()
-                } else {
-                    text.to_owned()
-                }
-            };
-            texts.insert(row.get("name")?.to_owned(), [said(english), said(chinese)]);
-        }
-        Ok(Subtitles {
-            path: Some(path),
-            texts,
-        })
-    }
-
-    /// Puts the English subtitle into `transcript`, or the Chinese one where it alone is there; the Chinese one also into
-    /// `meta.transcript_zh`.
-    pub(super) fn add_to(&self, name: &str, clip: &mut Clip) {
-        let Some([english, chinese]) = self.texts.get(name) else {
-            return;
-        };
-        let said = [(english, "en"), (chinese, "zh")];
-        if let Some((text, language)) = said.into_iter().find(|(text, _)| !text.is_empty()) {
-            clip.transcript = Some(text.clone());
-            clip.language = Some(language.to_owned());
-        }
-        if !chinese.is_empty() {
-            clip.meta.insert("transcript_zh".to_owned(), json!(chinese));
-        }
-    }
-
-    /// Says what is missing.
-    pub(super) fn report(&self, clips: &[Clip], warnings: &mut Vec<String>) {
-        let Some(path) = &self.path else {
-            warnings.push(format!(
-                "no table of subtitles is there (`{}`): no transcripts",
-                SUBTITLES[0]
-            ));
-            return;
-        };
-        let count = |language: Option<&str>| {
-            let clips = clips.iter();
-            clips
-                .filter(|clip| clip.language.as_deref() == language)
-                .count()
-        };
-        let path = path.display();
-        for (count, lack) in [
-            (
-                count(Some("zh")),
-                "no English subtitle in it, so their transcript is Chinese",
-            ),
-            (count(None), "no subtitle in it, and so no transcript"),
-        ] {
-            if count > 0 {
-                warnings.push(format!("`{path}`: {count} clips have {lack}"));
-            }
-        }
-    }
 }
 
 #[cfg(test)]
