@@ -150,6 +150,7 @@ pub(super) fn clips(
             .map_or("", |(dialogue, _)| dialogue);
         for (key, value) in [
             ("session", json!(session)),
+            ("fold", json!(session)),
             ("dialogue", json!(dialogue)),
             ("label", json!(turn.code)),
             ("start", json!(turn.start)),
@@ -370,6 +371,7 @@ mod tests {
             (&first.meta["session"], &first.meta["dialogue"]),
             (&json!(1), &json!("Ses01F_impro01"))
         );
+        assert_eq!(first.meta["fold"], first.meta["session"]);
         assert!(clip(&clips, "Ses05M_script01_1_F000").video.is_some());
         let said = warnings.join("\n");
         for wanted in [

@@ -85,16 +85,15 @@ pub(super) fn clips(from: &Path, warnings: &mut Vec<String>) -> Result<Vec<Clip>
                 continue;
             };
             for line in lines(&path)? {
-                if let Some(clip) = clips.get_mut(&line.clip) {
-                    clip.meta.insert(
-                        if kind == "single" {
-                            "fold"
-                        } else {
-                            "fold_compound"
-                        }
-                        .to_owned(),
-                        json!(number),
-                    );
+                let Some(clip) = clips.get_mut(&line.clip) else {
+                    continue;
+                };
+                if kind == "compound" {
+                    clip.meta.insert("fold_compound".to_owned(), json!(number));
+                }
+                // That of the labels that `split` is of.
+                if kind == "single" || clip.emotion.is_none() {
+                    clip.meta.insert("fold".to_owned(), json!(number));
                 }
             }
         }
@@ -231,6 +230,10 @@ mod tests {
                     "00003.mp4 anger_disgust_anxiety\n",
                 ),
                 (
+                    "Train & Test Set/compound/no_caption/set_2/test.txt",
+                    "00003.mp4 anger_disgust_anxiety\n",
+                ),
+                (
                     "Train & Test Set/compound/with_caption/set_1/test.txt",
                     "00001.mp4\tanger_contempt\t他\tHe\n",
                 ),
@@ -272,6 +275,7 @@ mod tests {
             (None, Some("She frowns."))
         );
         assert_eq!(compound.open_vocabulary, ["anger", "disgust", "anxiety"]);
+        assert_eq!(compound.meta["fold"], json!(2));
         assert_eq!(
             warnings,
             [
