@@ -52,7 +52,8 @@ const TURNS: [&str; 8] = [
 fn is_negated_before(tokens: &[String], start: usize) -> bool {
     for end in (start.saturating_sub(REACH - 1).max(1)..=start).rev() {
         if is_negation(&tokens[..end]) {
-            return !AFFIRMATIONS.contains(&tokens[end].as_str());
+            // A mention does not affirm itself: doubt is a label of some sets.
+            return end == start || !AFFIRMATIONS.contains(&tokens[end].as_str());
         }
         let word = &tokens[end - 1];
         if !is_word(word) || TURNS.contains(&word.as_str()) {
