@@ -70,7 +70,7 @@ pub(crate) struct SynthArgs {
 
 #[derive(clap::Args)]
 pub(crate) struct ImportArgs {
-    /// The corpus: emodb or crema-d
+    /// The corpus, for example emodb; docs/datasets.md lists them
     pub(crate) corpus: Source,
     /// Folder of the corpus, as its publisher lays it out
     #[arg(long)]

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::clip::{Clip, Split};
 use crate::error::DataError;
-use crate::sources::{files, stem, table};
+use crate::sources::table::{Row, Table};
+use crate::sources::{files, stem};
 
 /// Folders of media with the extension of their files.
 const VIDEO: (&str, &str) = ("VideoFlash", "flv");
@@ -38,26 +39,26 @@ pub(super) fn clips(from: &Path, warnings: &mut Vec<String>) -> Result<Vec<Clip>
     let videos = media(from, VIDEO, warnings)?;
     let wavs = media(from, WAV, warnings)?;
     let mp3s = media(from, MP3, warnings)?;
-    let votes = rows_by(from, "processedResults/summaryTable.csv", 1, warnings)?;
-    let actors = rows_by(from, "VideoDemographics.csv", 0, warnings)?;
+    let votes = table(from, "processedResults/summaryTable.csv", warnings)?;
+    let votes = rows_by(votes.as_ref(), "FileName")?;
+    let actors = table(from, "VideoDemographics.csv", warnings)?;
+    let actors = rows_by(actors.as_ref(), "ActorID")?;
 
     let stems: BTreeSet<&String> = videos
         .keys()
         .chain(wavs.keys())
         .chain(mp3s.keys())
         .collect();
-    let mut clips: Vec<Clip> = stems
-        .into_iter()
-        .filter_map(|stem| {
-            let clip = clip(stem)?;
-            Some(Clip {
-                video: videos.get(stem).cloned(),
-                audio: wavs.get(stem).or(mp3s.get(stem)).cloned(),
-                meta: meta(stem, votes.get(stem), actors.get(&stem[..4])),
-                ..clip
-            })
-        })
-        .collect();
+    let mut clips = Vec::new();
+    for stem in stems {
+        let Some(clip) = clip(stem) else { continue };
+        clips.push(Clip {
+            video: videos.get(stem).cloned(),
+            audio: wavs.get(stem).or(mp3s.get(stem)).cloned(),
+            meta: meta(stem, votes.get(stem.as_str()), actors.get(&stem[..4]))?,
+            ..clip
+        });
+    }
     if clips.is_empty() {
         return Err(DataError::Source {
             corpus: "crema-d",
@@ -149,45 +150,48 @@ fn level_name(code: &str) -> Option<&'static str> {
 /// Level, the raters' majority votes (letters joined by `:` are a tie) and what is known of the actor.
 fn meta(
     stem: &str,
-    votes: Option<&Vec<String>>,
-    actor: Option<&Vec<String>>,
-) -> BTreeMap<String, Value> {
+    votes: Option<&Row>,
+    actor: Option<&Row>,
+) -> Result<BTreeMap<String, Value>, DataError> {
     let mut meta = BTreeMap::new();
     if let Some(level) = stem.rsplit('_').next().and_then(level_name) {
         meta.insert("level".to_owned(), json!(level));
     }
-    if let Some([_, _, voice, _, face, _, both, ..]) = votes.map(Vec::as_slice) {
+    if let Some(row) = votes {
+        let (voice, face) = (row.get("VoiceVote")?, row.get("FaceVote")?);
+        let both = row.get("MultiModalVote")?;
         meta.insert(
             "votes".to_owned(),
             json!({"voice": voice, "face": face, "voice_and_face": both}),
         );
     }
-    if let Some([_, age, sex, ..]) = actor.map(Vec::as_slice) {
-        meta.insert("speaker_age".to_owned(), json!(age));
-        meta.insert("speaker_sex".to_owned(), json!(sex));
+    if let Some(row) = actor {
+        meta.insert("speaker_age".to_owned(), json!(row.get("Age")?));
+        meta.insert("speaker_sex".to_owned(), json!(row.get("Sex")?));
     }
-    meta
+    Ok(meta)
 }
 
-/// A table's rows by the value of one column; an absent table is reported.
-fn rows_by(
-    from: &Path,
-    name: &str,
-    column: usize,
-    warnings: &mut Vec<String>,
-) -> Result<BTreeMap<String, Vec<String>>, DataError> {
+/// A table of the corpus; that it is absent is reported.
+fn table(from: &Path, name: &str, warnings: &mut Vec<String>) -> Result<Option<Table>, DataError> {
     let path = from.join(name);
     if !path.is_file() {
         warnings.push(format!(
             "`{}` is absent: its columns are left out of `meta`",
             path.display()
         ));
-        return Ok(BTreeMap::new());
+        return Ok(None);
     }
-    let rows = table(&path)?.into_iter();
-    Ok(rows
-        .filter_map(|row| Some((row.get(column)?.clone(), row)))
-        .collect())
+    Table::read("crema-d", &path, b',').map(Some)
+}
+
+/// A table's rows by the value of one column.
+fn rows_by<'a>(
+    table: Option<&'a Table>,
+    column: &str,
+) -> Result<BTreeMap<&'a str, Row<'a>>, DataError> {
+    let rows = table.into_iter().flat_map(Table::rows);
+    rows.map(|row| Ok((row.get(column)?, row))).collect()
 }
 
 fn assign_splits(clips: &mut [Clip], warnings: &mut Vec<String>) {

@@ -121,7 +121,8 @@ mod tests {
     use super::*;
     use crate::labels::LabelSet;
     use crate::manifest::Manifest;
-    use crate::sources::{Source, table};
+    use crate::sources::Source;
+    use crate::sources::table::Table;
 
     #[test]
     fn names_that_say_nothing_are_reported() {
@@ -189,15 +190,15 @@ mod tests {
                 .all(|clip| clip.audio.as_ref().is_some_and(|path| path.is_file()))
         );
 
-        let sentences: BTreeMap<_, _> = table(&corpus.join("sentences.csv"))
-            .unwrap()
-            .into_iter()
-            .map(|row| (row[0].clone(), row[1].clone()))
+        let sentences = Table::read("emodb", &corpus.join("sentences.csv"), b',').unwrap();
+        let sentences: BTreeMap<_, _> = sentences
+            .rows()
+            .map(|row| (row.get("code").unwrap(), row.get("de").unwrap()))
             .collect();
         assert!(
             clips
                 .iter()
-                .all(|clip| clip.transcript.as_ref() == sentences.get(&clip.id[2..5]))
+                .all(|clip| clip.transcript.as_deref() == sentences.get(&clip.id[2..5]).copied())
         );
 
         let labels = LabelSet::read(

@@ -255,55 +255,11 @@ fn stem<'a>(path: &'a Path, extension: &str) -> Option<&'a str> {
     }
 }
 
-/// The rows of a comma-separated table below its heading, fields unquoted (RFC 4180 without line breaks inside fields).
-fn table(path: &Path) -> Result<Vec<Vec<String>>, DataError> {
-    let text = fs::read_to_string(path).map_err(|error| DataError::io("read", path, error))?;
-    Ok(text
-        .lines()
-        .skip(1)
-        .filter(|line| !line.trim().is_empty())
-        .map(fields)
-        .collect())
-}
-
-fn fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    let mut characters = line.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                characters.next();
-                fields
-                    .last_mut()
-                    .into_iter()
-                    .for_each(|field| field.push('"'));
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            _ => fields
-                .last_mut()
-                .into_iter()
-                .for_each(|field| field.push(character)),
-        }
-    }
-    fields
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::labels::LabelSet;
 
-    #[test]
-    fn fields_are_unquoted() {
-        assert_eq!(
-            fields(r#"1,"a, b","say ""oh""","#),
-            ["1", "a, b", "say \"oh\"", ""]
-        );
-    }
-
-    /// Pages say where a corpus is to be had, how it lies on disk and how it is split.
     #[test]
     fn every_corpus_has_a_page() {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
